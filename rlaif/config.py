@@ -1,0 +1,219 @@
+"""From a pipeline file and the command line to checked settings, and to the fingerprint of their meaning."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rlaif.backends import ModelSpec, identity_of, short_form
+from rlaif.constitution import Constitution
+from rlaif.documents import check, load
+from rlaif.errors import ConfigError
+from rlaif.export.settings import ExportSettings
+from rlaif.resources import find
+from rlaif.source import Prompts, fingerprint
+from rlaif.stages import Stage
+from rlaif.stages.filter import Filter
+from rlaif.stages.judge import Judge, Rate
+from rlaif.stages.revise import Revise
+from rlaif.stages.sample import Sample
+from rlaif.templates import Templates
+from rlaif.types import KEY_VERSION
+
+LOCAL = ModelSpec(provider="local")
+
+
+class CodeStage(BaseModel):
+    """A stage of the user's own: `- package.module:Class: {settings}` in a pipeline."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str
+    settings: dict[str, Any] = Field(default_factory=dict)  # Any: checked by the class itself
+
+
+class StageEntry(BaseModel):
+    """One item of `stages:`, a mapping of the stage's kind to its settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sample: Sample | None = None
+    revise: Revise | None = None
+    filter: Filter | None = None
+    judge: Judge | None = None
+    rate: Rate | None = None
+    code: CodeStage | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError("a stage is one kind and its settings, like '- sample: {n: 4}'")
+        (kind, settings), *_ = value.items()
+        settings = {} if settings is None else settings
+        if isinstance(kind, str) and ":" in kind:
+            return {"code": {"code": kind, "settings": settings}}
+        return {kind: settings}
+
+    @property
+    def kind(self) -> str:
+        return next(iter(self.model_fields_set))
+
+
+class Settings(BaseModel):
+    """Everything a run is made from. Limits, window and `export` are no part of its meaning."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    constitution: str = "safety"
+    prompts: Prompts = Prompts(path="redteam")
+    models: dict[str, ModelSpec] = Field(default_factory=lambda: {"policy": LOCAL, "judge": LOCAL})
+    templates: dict[str, str] = Field(default_factory=dict)
+    stages: Annotated[tuple[StageEntry, ...], Field(min_length=1)]
+    export: ExportSettings = ExportSettings()
+    seed: int = 0
+    limit: Annotated[int, Field(ge=1)] | None = None
+    window: Annotated[int, Field(ge=1)] = 256  # records under way at once
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _path_alone(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
+
+
+def load_settings(pipeline: str, options: Mapping[str, object], assignments: Sequence[str] = ()) -> Settings:
+    """The settings of a pipeline file with the command line's on top.
+
+    Args:
+        pipeline: bundled name or path.
+        options: dotted path -> value, None for what was not given: {"models.judge": "openai/gpt-x"}.
+        assignments: `key=value` texts; a key begins with a stage's kind or a top-level field.
+    """
+    document = load(find("pipelines", pipeline))
+    settings = check(document, Settings)
+    changes = {path: value for path, value in options.items() if value is not None} | dict(map(_parsed, assignments))
+    if not changes:
+        return settings
+    data = document.data
+    for path, value in changes.items():
+        _assign(data, path.split("."), value, path)
+    try:
+        return check(replace(document, data=data), Settings)
+    except ConfigError as error:
+        given = ", ".join(f"{path}={value}" for path, value in changes.items())
+        raise ConfigError(f"with {given}:\n{error}") from None
+
+
+def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]]:
+    """(name, stage) in order; a kind used twice is numbered: filter, filter-2. Checks the model roles."""
+    stages: list[tuple[str, Stage]] = []
+    for entry in settings.stages:
+        kind = entry.kind
+        stage = _from_code(entry.code, allow_code) if entry.code is not None else getattr(entry, kind)
+        name = entry.code.code.rpartition(":")[2].lower() if entry.code is not None else kind
+        earlier = sum(other.partition("-")[0] == name for other, _ in stages)
+        for role in stage.roles():
+            if role not in settings.models:
+                raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")
+        stages.append((f"{name}-{earlier + 1}" if earlier else name, stage))
+    return stages
+
+
+def meaning(settings: Settings, constitution: Constitution, templates: Templates) -> dict[str, Any]:
+    """What the records of a run depend on, as plain values; two runs with equal meanings are one run."""
+    return {
+        "constitution": {"name": constitution.name, "hash": constitution.fingerprint},
+        "prompts": {"path": Path(settings.prompts.path).name, "hash": fingerprint(settings.prompts)},
+        "templates": templates.fingerprint,
+        "models": {
+            role: {"identity": identity_of(spec), "extra_body": spec.extra_body, "headers": spec.headers}
+            for role, spec in settings.models.items()
+        },
+        "stages": [
+            {entry.kind: getattr(entry, entry.kind).model_dump(mode="json", exclude_defaults=True)}
+            for entry in settings.stages
+        ],
+        "seed": settings.seed,
+        "key_version": KEY_VERSION,
+    }
+
+
+def differences(old: object, new: object, path: str = "") -> list[str]:
+    """`path: old -> new` for every value that two meanings disagree on."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{path}[{i}]")]
+    return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def _parsed(assignment: str) -> tuple[str, object]:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {assignment}: write key=value, like --set sample.n=2")
+    try:
+        return path.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not YAML: {error}") from error
+
+
+def _assign(data: Any, path: Sequence[str], value: object, whole: str) -> None:
+    """Put `value` at a dotted path; a stage's kind stands for every stage of that kind."""
+    head, *rest = path
+    kinds = [entry for entry in data["stages"] if head in (entry if isinstance(entry, dict) else [entry])]
+    if rest and kinds:
+        for i, entry in enumerate(data["stages"]):
+            if entry == head:
+                data["stages"][i] = entry = {head: {}}
+            if isinstance(entry, dict) and head in entry:
+                entry[head] = entry[head] or {}
+                _put(entry[head], rest, value, whole)
+        return
+    if head not in Settings.model_fields:
+        known = [next(iter(e)) if isinstance(e, dict) else e for e in data["stages"]]
+        raise ConfigError(f"--set {whole}: no '{head}'; stages: {', '.join(known)}; fields: {', '.join(_SETTABLE)}")
+    _put(data, path, value, whole)
+
+
+_SETTABLE = [name for name in Settings.model_fields if name not in ("name", "stages")]
+
+
+def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -> None:
+    *inner, last = path
+    for part in inner:
+        child = data.get(part)
+        if isinstance(child, str):  # a short form: a model or a prompt set
+            child = {"path": child} if part == "prompts" else short_form(child)
+        if child is not None and not isinstance(child, dict):
+            raise ConfigError(f"--set {whole}: '{part}' has no fields")
+        data[part] = data = child if child is not None else {}
+    data[last] = value
+
+
+def _from_code(entry: CodeStage, allow_code: bool) -> Stage:
+    """Import a user's stage class; only with leave, since a YAML file may come from anywhere."""
+    if not allow_code:
+        raise ConfigError(f"stage '{entry.code}' is code: run it with --allow-code if you trust this file")
+    module, _, name = entry.code.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"stage '{entry.code}' cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Stage)):
+        raise ConfigError(f"stage '{entry.code}' is no subclass of rlaif.stages.Stage")
+    try:
+        return cls.model_validate(entry.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{entry.code}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

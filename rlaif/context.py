@@ -1,0 +1,76 @@
+"""What a stage may use: models by role, the constitution, the templates, and chance from identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from rlaif.constitution import Constitution
+from rlaif.errors import ConfigError
+from rlaif.llm import LLM, Tally, without_system
+from rlaif.templates import Templates
+from rlaif.types import Completion, Messages, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Handed to every stage; `stage` is the name its calls are counted under."""
+
+    models: Mapping[str, LLM]
+    constitution: Constitution
+    templates: Templates
+    seed: int = 0
+    stage: str = ""
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)  # (stage, model name)
+
+    def at(self, stage: str) -> Context:
+        return replace(self, stage=stage)
+
+    def model(self, role: str) -> LLM:
+        """The model of a role. Raises ConfigError with the roles there are."""
+        try:
+            return self.models[role]
+        except KeyError:
+            raise ConfigError(f"unknown model role '{role}'; known: {', '.join(self.models)}") from None
+
+    def tally(self, llm: LLM) -> Tally:
+        key = (self.stage, llm.name)
+        tally = self.tallies.get(key)
+        if tally is None:
+            tally = self.tallies[key] = Tally()
+        return tally
+
+    async def ask(
+        self,
+        role: str,
+        messages: Messages,
+        *,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: tuple[str, ...] = (),
+        logprobs: bool = False,
+        sample: int = 0,
+    ) -> Completion:
+        """Ask the model of `role`, in the form that it takes (see Traits). Raises as LLM.complete does."""
+        llm = self.model(role)
+        traits = llm.traits
+        rejected = traits.rejected
+        request = Request(
+            model=llm.identity,
+            messages=messages if traits.system_role else without_system(messages),
+            temperature=None if "temperature" in rejected else temperature,
+            top_p=None if "top_p" in rejected else top_p,
+            max_tokens=max_tokens,
+            stop=() if "stop" in rejected else stop,
+            top_logprobs=(traits.top_logprobs or None) if logprobs else None,
+            extra=llm.extra,
+            seed=self.seed if temperature else 0,
+            sample=sample,
+            provider_seed="seed" not in rejected,
+        )
+        return await llm.complete(request, self.tally(llm))
+
+    def draw_id(self, record_id: str, step: str) -> str:
+        """The identity chance is drawn from: the same for the same run seed, record, stage and step."""
+        return f"{self.seed}/{record_id}/{self.stage}/{step}"

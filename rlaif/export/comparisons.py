@@ -1,0 +1,89 @@
+"""What the judges said about each two of a record's candidates, seen from either side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from rlaif.types import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All usable verdicts on two candidates, averaged, seen from one of them.
+
+    `p_ab` is its probability to win when it was shown first, `p_ba` when it was shown second.
+    """
+
+    p_ab: float
+    p_ba: float
+    judges: tuple[str, ...]
+    principles: tuple[str, ...]
+
+    @property
+    def p(self) -> float:
+        return (self.p_ab + self.p_ba) / 2
+
+    @property
+    def consistent(self) -> bool:
+        """The same winner in both orders."""
+        return (self.p_ab - 0.5) * (self.p_ba - 0.5) > 0
+
+    def mirrored(self) -> Comparison:
+        """Seen from the other side, "shown first" becomes "shown second"."""
+        return Comparison(1 - self.p_ba, 1 - self.p_ab, self.judges, self.principles)
+
+
+class Comparisons:
+    """Looks verdicts up by text, so that it does not matter which of two equal candidates was judged.
+
+    `texts` holds the candidates that count; `distinct` is the first index of each text.
+    """
+
+    def __init__(self, record: Record, texts: Mapping[int, str]) -> None:
+        first: dict[str, int] = {}
+        for i, text in texts.items():
+            first.setdefault(text, i)
+        self.distinct = tuple(first.values())
+        self._first = {i: first[text] for i, text in texts.items()}
+        self._between: dict[tuple[int, int], Comparison | None] = {}
+        self._read(record)
+
+    def asked(self, a: int, b: int) -> bool:
+        """Whether any judge was asked, whatever came out."""
+        return self._key(a, b) in self._between
+
+    def of(self, a: int, b: int) -> Comparison | None:
+        """Seen from `a`; None when no verdict is usable."""
+        low, high = self._key(a, b)
+        comparison = self._between.get((low, high))
+        return comparison if comparison is None or self._first[a] == low else comparison.mirrored()
+
+    def _key(self, a: int, b: int) -> tuple[int, int]:
+        low, high = sorted((self._first[a], self._first[b]))
+        return low, high
+
+    def _read(self, record: Record) -> None:
+        usable: dict[tuple[int, int], list[Comparison]] = {}
+        for verdict in record.verdicts:
+            if verdict.first not in self._first or verdict.second not in self._first:
+                continue
+            low, high = self._key(verdict.first, verdict.second)
+            votes = usable.setdefault((low, high), [])
+            if verdict.outcome != "ok" or verdict.p_ab is None or verdict.p_ba is None:
+                continue  # a refusal, garbage, or an answer in one order only is no vote
+            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,))
+            votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
+        self._between = {key: _averaged(votes) for key, votes in usable.items()}
+
+
+def _averaged(votes: list[Comparison]) -> Comparison | None:
+    if not votes:
+        return None
+    return Comparison(
+        fmean(vote.p_ab for vote in votes),
+        fmean(vote.p_ba for vote in votes),
+        tuple(sorted({judge for vote in votes for judge in vote.judges})),
+        tuple(sorted({principle for vote in votes for principle in vote.principles})),
+    )

@@ -1,0 +1,386 @@
+"""One generate job, from settings to dataset: what the command and `rlaif.generate` share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from rlaif.backends import ModelSpec, identity_of, open_backend
+from rlaif.config import Settings, differences, load_settings, meaning, stages_of
+from rlaif.constitution import Constitution, load_constitution
+from rlaif.context import Context
+from rlaif.documents import check, load
+from rlaif.errors import ConfigError
+from rlaif.journal import Journal
+from rlaif.llm import LLM, Tally
+from rlaif.preflight import preflight
+from rlaif.runner import Progress, Runner
+from rlaif.source import PromptReader
+from rlaif.stages import Stage
+from rlaif.store import RunFolder, RunLock, write_whole
+from rlaif.summary import Funnel, funnel_of, summary
+from rlaif.templates import Templates
+from rlaif.version import __version__
+
+if TYPE_CHECKING:
+    from rlaif.export import ExportSummary
+
+# The embedded model makes 30-100 tokens a second on a laptop's CPU.
+LOCAL_LIMIT = 16
+
+Status = Literal["done", "interrupted", "dry_run"]
+
+
+@dataclass(slots=True)
+class Job:
+    """A run under way, as an observer sees it."""
+
+    settings: Settings
+    folder: RunFolder
+    total: int | None  # prompts, if known
+    calls_per_record: int  # at most
+    progress: Progress = field(default_factory=Progress)
+    tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a job ended; `summary` is what summary.json holds, `example` one pair's texts."""
+
+    run: str
+    folder: Path
+    status: Status
+    summary: dict[str, Any]  # Any: plain JSON
+    example: Mapping[str, Any] | None = None
+
+    @property
+    def failed(self) -> int:
+        """Records that failed; `retry` asks again for what they lack."""
+        count: int = self.summary["outcomes"].get("failed", 0)
+        return count
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "dataset"
+
+
+Observer = Callable[[Job], contextlib.AbstractContextManager[object]]
+
+
+def generate(
+    pipeline: str = "cai",
+    *,
+    constitution: str | None = None,
+    prompts: str | None = None,
+    limit: int | None = None,
+    policy: str | None = None,
+    judge: str | None = None,
+    run: str | None = None,
+    runs_dir: str | Path = "runs",
+    seed: int | None = None,
+    set: Sequence[str] = (),
+    dry_run: bool = False,
+    rebuild: bool = False,
+    allow_code: bool = False,
+    environment: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Make preference data; the same as the command `rlaif generate`, argument for option.
+
+    `pipeline`, `constitution` and `prompts` are bundled names or paths, `policy` and `judge` models
+    as `provider/model`. `environment` is where keys are looked up (default: the process's).
+    Run again with the same arguments to go on after any interruption; nothing answered is asked twice.
+
+    Raises:
+        ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
+            was answered is kept.
+    """
+    options: dict[str, object] = {
+        "constitution": constitution,
+        "prompts": prompts,
+        "limit": limit,
+        "models.policy": policy,
+        "models.judge": judge,
+        "seed": seed,
+    }
+    settings = load_settings(pipeline, options, set)
+    if settings.limit is None and any(spec.provider == "local" for spec in settings.models.values()):
+        settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
+    name = run or f"{settings.name}-{time.strftime('%Y-%m-%d')}"
+    return _run(
+        settings,
+        RunFolder(Path(runs_dir), checked_name(name)),
+        dry_run=dry_run,
+        rebuild=rebuild,
+        allow_code=allow_code,
+        environment=os.environ if environment is None else environment,
+        observer=observer,
+    )
+
+
+def retry(
+    run: str,
+    *,
+    runs_dir: str | Path = "runs",
+    allow_code: bool = False,
+    environment: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Ask again for what failed in a run, and only for that; everything else comes from the journal."""
+    folder = existing_run(runs_dir, run)
+    failed = frozenset(
+        number for number in folder.part_numbers() if any(r.outcome == "failed" for r in folder.read_part(number))
+    )
+    return _run(
+        settings_of(folder),
+        folder,
+        rebuild=failed,
+        retry_failed=True,
+        allow_code=allow_code,
+        environment=os.environ if environment is None else environment,
+        observer=observer,
+    )
+
+
+def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
+    """Raises ConfigError with the runs there are."""
+    folder = RunFolder(Path(runs_dir), checked_name(run))
+    if not folder.settings.is_file():
+        known = ", ".join(sorted(path.parent.name for path in Path(runs_dir).glob("*/run.yaml"))) or "none"
+        raise ConfigError(f"no run '{run}' in {runs_dir}; there are: {known}")
+    return folder
+
+
+def settings_of(folder: RunFolder) -> Settings:
+    """The resolved settings a run was made with."""
+    document = load(folder.settings)
+    return check(replace(document, data=document.data["settings"]), Settings)
+
+
+def checked_name(name: str) -> str:
+    """A run's name is a folder's name. Raises ConfigError."""
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0") or name.startswith("."):
+        raise ConfigError(f"--run '{name}' cannot be a folder's name; use letters, digits, '-' and '_'")
+    return name
+
+
+def _run(
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    dry_run: bool = False,
+    rebuild: bool | frozenset[int] = False,
+    retry_failed: bool = False,
+    allow_code: bool,
+    environment: Mapping[str, str],
+    observer: Observer | None,
+) -> Result:
+    stages = stages_of(settings, allow_code=allow_code)
+    constitution = load_constitution(settings.constitution)
+    templates = Templates(settings.templates)
+    reader = PromptReader(settings.prompts, settings.limit)
+    for purpose in sorted({purpose for _, stage in stages for purpose in stage.purposes()}):
+        constitution.draw("", purpose)  # raises if no principle has the text
+    job = Job(settings, folder, _count(reader), _calls_per_record(stages))
+    with contextlib.ExitStack() as held:
+        if not dry_run:
+            folder.create()
+            held.enter_context(RunLock(folder))
+            _settle_settings(settings, folder, meaning(settings, constitution, templates))
+        status = asyncio.run(
+            _records(
+                job,
+                Context({}, constitution, templates, settings.seed),
+                stages,
+                reader,
+                sending=not dry_run,
+                rebuild=rebuild,
+                retry_failed=retry_failed,
+                environment=dict(environment),
+                observer=observer or _unobserved,
+            )
+        )
+        if dry_run:
+            return Result(folder.name, folder.path, "dry_run", _summary(job, Funnel(), "dry_run", reader.duplicates))
+        return _finished(job, constitution, status, reader.duplicates)
+
+
+async def _records(
+    job: Job,
+    context: Context,
+    stages: Sequence[tuple[str, Stage]],
+    reader: PromptReader,
+    *,
+    sending: bool,
+    rebuild: bool | frozenset[int],
+    retry_failed: bool,
+    environment: dict[str, str],
+    observer: Observer,
+) -> Status:
+    """All calls of the job: models opened and asked, parts written, models closed."""
+    async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
+        asked = {role for _, stage in stages for role in stage.roles()}
+        models = _open_models(job, journal, asked, sending, retry_failed, environment)
+        context = replace(context, models=models)
+        runner = Runner(job.folder, stages, context, window=job.settings.window, rebuild=rebuild, writing=sending)
+        job.progress, job.tallies = runner.progress, context.tallies
+        try:
+            with _stopped_by_ctrl_c(runner), observer(job):
+                for llm in {id(llm): llm for llm in models.values()}.values():
+                    llm.traits = await preflight(llm, context.at("preflight").tally(llm))
+                    job.notices += llm.notices
+                await runner.run(reader)
+        finally:
+            for llm in models.values():
+                await llm.close()
+    if not sending:
+        return "dry_run"
+    return "interrupted" if runner.stopping else "done"
+
+
+def _open_models(
+    job: Job, journal: Journal, asked: set[str], sending: bool, retry_failed: bool, environment: dict[str, str]
+) -> dict[str, LLM]:
+    """One LLM a model, not a role: a model in two roles is one server and one queue."""
+    opened: dict[str, LLM] = {}
+    models: dict[str, LLM] = {}
+    for role, spec in job.settings.models.items():
+        if role not in asked:
+            continue
+        identity = identity_of(spec)
+        if identity not in opened:
+            opened[identity] = LLM(
+                name=display_name(spec),
+                identity=identity,
+                journal=journal,
+                open_backend=partial(open_backend, spec, environment, job.folder.path),
+                concurrency=spec.concurrency,
+                attempts=spec.attempts,
+                sending=sending,
+                retry_failed=retry_failed,
+                extra={"body": spec.extra_body, "headers": spec.headers} if spec.extra_body or spec.headers else None,
+            )
+            elsewhere = [known for known in journal.identities_of(display_name(spec)) if known != identity]
+            if elsewhere and not journal.has_calls(identity):
+                job.notices.append(
+                    f"{display_name(spec)} is new under the identity {identity}; answers under {elsewhere[0]} are not "
+                    "reused (set models.*.identity if it is the same model)"
+                )
+        models[role] = opened[identity]
+    return models
+
+
+def display_name(spec: ModelSpec) -> str:
+    """What users read: the model's name without its address."""
+    return spec.model or spec.provider
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(runner: Runner) -> Iterator[None]:
+    """The first Ctrl-C stops new calls and drains those in flight; a second one ends the process as usual."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        runner.stop()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop)
+    except (ValueError, NotImplementedError):  # not the main thread, or no signals here
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _unobserved(job: Job) -> Iterator[None]:
+    yield
+
+
+def _settle_settings(settings: Settings, folder: RunFolder, now: dict[str, Any]) -> None:
+    """Write run.yaml, or refuse to go on with a run that was begun with another meaning."""
+    if folder.settings.is_file():
+        changed = differences(load(folder.settings).data["meaning"], now)
+        if changed:
+            raise ConfigError(
+                f"run '{folder.name}' was made with other settings:\n  "
+                + "\n  ".join(changed)
+                + "\nchoose another --run name: it shares the journal, so only what changed is paid for"
+            )
+    resolved = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    # Through JSON: one spelling on both sides of the comparison above, and no aliases in the YAML.
+    content = {"rlaif": __version__, "settings": resolved, "meaning": now}
+    text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
+    write_whole(folder.settings, text.encode())
+
+
+def _count(reader: PromptReader) -> int | None:
+    """How many prompts there are; None where counting would mean reading a large file twice."""
+    if reader.path.stat().st_size > 50_000_000:
+        return reader.limit
+    return sum(1 for _ in reader)
+
+
+def _calls_per_record(stages: Sequence[tuple[str, Stage]]) -> int:
+    calls, candidates = 0, 0
+    for _, stage in stages:
+        more, candidates = stage.plan(candidates)
+        calls += more
+    return calls
+
+
+def export_run(folder: RunFolder, settings: Settings, constitution: Constitution, funnel: Funnel) -> ExportSummary:
+    """The run's datasets, made anew from its parts; asks no model."""
+    from rlaif.export import About, export_dataset
+
+    about = About(
+        run=folder.name,
+        constitution_name=constitution.name,
+        constitution_version=constitution.version,
+        licence=constitution.licence,
+        language=constitution.language,
+        models={role: display_name(spec) for role, spec in settings.models.items()},
+        prompts=Path(settings.prompts.path).name,
+        pipeline=settings.name,
+        stages=tuple(entry.kind for entry in settings.stages),
+        funnel=funnel,
+    )
+    return export_dataset(folder.records, folder.dataset, settings.export, about)
+
+
+def _finished(job: Job, constitution: Constitution, status: Status, duplicates: int) -> Result:
+    folder = job.folder
+    funnel = funnel_of(folder.records())
+    exported = export_run(folder, job.settings, constitution, funnel) if funnel.records else None
+    content = _summary(job, funnel, status, duplicates, exported)
+    write_whole(folder.summary, json.dumps(content, indent=2).encode())
+    return Result(folder.name, folder.path, status, content, exported and exported.example)
+
+
+def _summary(
+    job: Job, funnel: Funnel, status: Status, duplicates: int, exported: ExportSummary | None = None
+) -> dict[str, Any]:
+    return summary(
+        funnel,
+        job.tallies,
+        status=status,
+        duplicates=duplicates,
+        wall_s=time.monotonic() - job.started,
+        dataset=exported and exported.as_json(),
+    )

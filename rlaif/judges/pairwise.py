@@ -1,0 +1,123 @@
+"""Two responses, one principle, both orders; the probabilities are averaged before anything is decided.
+
+Lee et al. 2023 (arXiv:2309.00267), section 3: a judge asked in one order often prefers a position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.constitution import Principle
+from rlaif.context import Context
+from rlaif.judges.parse import chosen_option, probability_of_a
+from rlaif.llm import ask_all
+from rlaif.types import Completion, Messages, Record, Verdict
+
+
+class Pairwise(BaseModel):
+    """Settings of a pairwise judge.
+
+    `reasoning` lets it think aloud first (two calls an order); log-probabilities then tend to 0 and 1.
+    Without log-probabilities each order is sampled `votes` / 2 times.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "judge"
+    reasoning: bool = False
+    reasoning_max_tokens: Annotated[int, Field(ge=1)] = 256
+    votes: Annotated[int, Field(ge=2, multiple_of=2)] = 4
+    min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+    def calls(self) -> int:
+        """Calls of one comparison with log-probabilities."""
+        return 4 if self.reasoning else 2
+
+    async def __call__(
+        self, record: Record, first: int, second: int, principle: Principle, context: Context
+    ) -> Verdict:
+        ab, ba = await ask_all(
+            self._one_order(record, first, second, principle, context),
+            self._one_order(record, second, first, principle, context),
+        )
+        p_ab = ab.p_a
+        p_ba = None if ba.p_a is None else 1.0 - ba.p_a
+        verdict = Verdict(
+            judge=context.model(self.model).name,
+            principle=principle.id,
+            first=first,
+            second=second,
+            p_ab=p_ab,
+            p_ba=p_ba,
+            votes=ab.votes + tuple(not vote for vote in ba.votes),
+            method="logprobs" if context.model(self.model).traits.top_logprobs else "votes",
+            replies=ab.replies + ba.replies,
+            rationale="\n\n".join(filter(None, (ab.rationale, ba.rationale))) or None,
+        )
+        if p_ab is None or p_ba is None:
+            return msgspec.structs.replace(verdict, outcome=ab.problem or ba.problem or "unparsed")
+        return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=(p_ab > 0.5) == (p_ba > 0.5))
+
+    async def _one_order(self, record: Record, a: int, b: int, principle: Principle, context: Context) -> _Reading:
+        shown: dict[str, object] = {
+            "principle": principle,
+            "conversation": as_text(record.prompt),
+            "response_a": record.responses[a].text,
+            "response_b": record.responses[b].text,
+        }
+        rationale = None
+        template = "judge_pairwise"
+        if self.reasoning:
+            messages = context.templates.render("judge_pairwise_reason", record.prompt, **shown)
+            thought = await context.ask(self.model, messages, max_tokens=self.reasoning_max_tokens)
+            rationale = shown["reasoning"] = thought.text.strip()
+            template = "judge_pairwise_decide"
+        messages = context.templates.render(template, record.prompt, **shown)
+        if context.model(self.model).traits.top_logprobs:
+            completion = await context.ask(self.model, messages, max_tokens=3, logprobs=True)
+            return _read_logprobs(completion, self.min_mass, rationale)
+        replies = await ask_all(
+            *(
+                context.ask(self.model, messages, temperature=1.0, max_tokens=16, sample=i)
+                for i in range(self.votes // 2)
+            )
+        )
+        return _count_votes(replies, rationale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one order said: the probability for the response shown as A, or what went wrong."""
+
+    p_a: float | None
+    votes: tuple[bool, ...]
+    replies: tuple[str, ...]
+    rationale: str | None
+    problem: Literal["unparsed", "refusal", "low_mass"] | None
+
+
+def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) -> _Reading:
+    if reply.finish_reason in ("refusal", "content_filter"):
+        return _Reading(None, (), (reply.text,), rationale, "refusal")
+    p_a = probability_of_a(reply.logprobs or (), min_mass)
+    return _Reading(p_a, (), (reply.text,), rationale, "low_mass" if p_a is None else None)
+
+
+def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
+    """The share of A among the replies that chose; a reply that did not is no vote."""
+    choices = [chosen_option(reply.text) for reply in replies]
+    votes = tuple(choice == "A" for choice in choices if choice is not None)
+    texts = tuple(reply.text for reply in replies)
+    if not votes:
+        refused = all(reply.finish_reason in ("refusal", "content_filter") for reply in replies)
+        return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
+    return _Reading(sum(votes) / len(votes), votes, texts, rationale, None)
+
+
+def as_text(conversation: Messages) -> str:
+    """A conversation as a judge reads it: `User: ...` and `Assistant: ...`, a blank line between turns."""
+    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in conversation)

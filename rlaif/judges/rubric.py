@@ -1,0 +1,56 @@
+"""One response rated 1-9 by a principle: the mean over the digits' probabilities, not the most likely digit.
+
+Lee et al. 2023 (arXiv:2309.00267), section 3.3, with 1-9 because "10" is two tokens in most vocabularies.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.constitution import Principle
+from rlaif.context import Context
+from rlaif.judges.pairwise import as_text
+from rlaif.judges.parse import expected_rating
+from rlaif.llm import ask_all
+from rlaif.types import Record, Score
+
+_RATING = re.compile(r"^\W*(?:rating|score)?\W*([1-9])\b", re.IGNORECASE)
+
+
+class Rubric(BaseModel):
+    """Settings of a pointwise judge. Without log-probabilities `samples` ratings are averaged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "judge"
+    samples: Annotated[int, Field(ge=1)] = 3
+    min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+    async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score | None:
+        """The score scaled to [-1, 1]; None if the judge gave no rating."""
+        messages = context.templates.render(
+            "judge_rubric",
+            record.prompt,
+            principle=principle,
+            conversation=as_text(record.prompt),
+            response=record.responses[response].text,
+        )
+        llm = context.model(self.model)
+        if llm.traits.top_logprobs:
+            reply = await context.ask(self.model, messages, max_tokens=3, logprobs=True)
+            rating = expected_rating(reply.logprobs or (), self.min_mass)
+        else:
+            replies = await ask_all(
+                *(
+                    context.ask(self.model, messages, temperature=1.0, max_tokens=16, sample=i)
+                    for i in range(self.samples)
+                )
+            )
+            ratings = [int(found[1]) for reply in replies if (found := _RATING.match(reply.text))]
+            rating = sum(ratings) / len(ratings) if ratings else None
+        if rating is None:
+            return None
+        return Score(judge=llm.name, principle=principle.id, response=response, value=(rating - 5.0) / 4.0)

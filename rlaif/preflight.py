@@ -1,0 +1,74 @@
+"""One call per model before a run: does the key work, and what can this model do?"""
+
+from __future__ import annotations
+
+from rlaif.errors import ConfigError, ProviderError
+from rlaif.journal import Traits
+from rlaif.llm import LLM, Tally, without_system
+from rlaif.types import Message, Request
+
+_QUESTION = (
+    Message("system", "You answer with one letter."),
+    Message("user", "Which letter comes first in the alphabet, A or B? Answer with the letter only."),
+)
+_DROPPABLE = ("temperature", "seed", "top_p", "stop")
+
+
+async def preflight(llm: LLM, tally: Tally) -> Traits:
+    """What `llm` can do; asked once, then remembered in the journal.
+
+    Raises ConfigError when the endpoint cannot be reached, the key is refused, or the request is
+    refused for a reason that no change of ours helps.
+    """
+    known = llm.known_traits()
+    if known is not None or not llm.sending:
+        return known or Traits(top_logprobs=20)
+    traits = Traits(top_logprobs=20)
+    for _ in range(8):  # at most one parameter is given up per try
+        try:
+            completion = await llm.send(_request(llm, traits), tally)
+        except ProviderError as error:
+            traits = _without(traits, error, llm.name)
+        else:
+            offered = completion.logprobs is not None and len(completion.logprobs[0].top) > 1
+            traits = traits if offered else _replace(traits, top_logprobs=0)
+            llm.remember(traits)
+            break
+    else:
+        raise ConfigError(f"model '{llm.name}' refuses every form of the first request")
+    if not traits.top_logprobs:
+        llm.notices.append(f"{llm.name} gives no log-probabilities: as a judge it votes by sampling")
+    if traits.rejected:
+        llm.notices.append(f"{llm.name} does not take {', '.join(traits.rejected)}: left out of every request")
+    if not traits.system_role:
+        llm.notices.append(f"{llm.name} has no system role: system prompts open the first user turn")
+    return traits
+
+
+def _request(llm: LLM, traits: Traits) -> Request:
+    return Request(
+        model=llm.identity,
+        messages=_QUESTION if traits.system_role else without_system(_QUESTION),
+        temperature=None if "temperature" in traits.rejected else 1.0,
+        max_tokens=16,
+        top_logprobs=traits.top_logprobs or None,
+        extra=llm.extra,
+        provider_seed="seed" not in traits.rejected,
+    )
+
+
+def _without(traits: Traits, error: ProviderError, name: str) -> Traits:
+    """The traits less the thing that `error` complains about."""
+    if error.kind in ("unsupported", "bad_request", "server") and error.parameter:
+        if "logprobs" in error.parameter and traits.top_logprobs:
+            return _replace(traits, top_logprobs=5 if traits.top_logprobs > 5 else 0)
+        if error.parameter == "system" and traits.system_role:
+            return _replace(traits, system_role=False)
+        if error.parameter in _DROPPABLE and error.parameter not in traits.rejected:
+            return _replace(traits, rejected=(*traits.rejected, error.parameter))
+    raise ConfigError(f"model '{name}' cannot be used: {error}") from error
+
+
+def _replace(traits: Traits, **changes: object) -> Traits:
+    fields = {"top_logprobs": traits.top_logprobs, "system_role": traits.system_role, "rejected": traits.rejected}
+    return Traits(**(fields | changes))  # type: ignore[arg-type] # each change is one of the fields

@@ -1,0 +1,227 @@
+"""Prompts, read one at a time from wherever they are, as records."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import sys
+import zlib
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from rlaif.errors import ConfigError
+from rlaif.resources import find
+from rlaif.types import Message, Messages, Record, prompt_id
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Prompts(BaseModel):
+    """Where prompts come from.
+
+    `path` is a bundled set ("redteam") or a JSONL, CSV or Parquet file. The column holds a string or,
+    but for CSV, a list of {role, content} that ends with a user's turn; without a column `prompt`,
+    `messages` is taken. `system` is put before every prompt that has no system turn of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Text = "redteam"
+    column: Text = "prompt"
+    category_column: Text | None = "category"
+    system: Text | None = None
+
+
+class PromptReader:
+    """The unique prompts of a file as records, at most `limit`; counts the rows `read` and the `duplicates`."""
+
+    def __init__(self, settings: Prompts, limit: int | None = None) -> None:
+        self.settings = settings
+        self.limit = limit
+        self.path = find("data", settings.path)
+        self.rows = _rows_of(self.path)
+        self.read = self.duplicates = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        self.read = self.duplicates = 0
+        seen: set[int] = set()  # 64 bits a prompt, not its text
+        if self.limit is not None and self.limit <= 0:
+            return
+        for row in self.rows(self.path, self.settings):
+            self.read += 1
+            prompt = _prompt(row, self.settings)
+            name = prompt_id(prompt)
+            if (number := int(name, 16)) in seen:
+                self.duplicates += 1
+                continue
+            seen.add(number)
+            category = _category(row, self.settings.category_column)
+            yield Record(id=name, prompt=prompt, category=category, source=f"{self.path.name}:{self.read}")
+            if len(seen) == self.limit:
+                return
+        if not self.read:
+            raise ConfigError(f"{self.path}: no prompts in it; give a file with at least one row")
+
+
+def read_prompts(settings: Prompts, limit: int | None = None) -> Iterator[Record]:
+    """The unique prompts as records; ConfigError at once for a missing file, at its row for a bad one."""
+    return iter(PromptReader(settings, limit))
+
+
+def fingerprint(settings: Prompts) -> str:
+    """32 hex digits of the file's bytes and of the settings that choose what is read; not of its path."""
+    path = find("data", settings.path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    digest.update(msgspec.json.encode([settings.column, settings.category_column, settings.system]))
+    return digest.hexdigest()
+
+
+# --- a row as a prompt ---
+
+
+class _Row(NamedTuple):
+    where: str  # "file:line" for an error
+    values: Mapping[str, Any]  # Any: whatever the file holds; `_prompt` and `_category` check it
+
+
+def _prompt(row: _Row, settings: Prompts) -> Messages:
+    column = _column(row.values, settings.column)
+    if column is None:
+        raise _no_column(row.where, settings.column, list(row.values))
+    value = row.values[column]
+    if isinstance(value, str):
+        prompt: Messages = (Message("user", value),)
+    elif isinstance(value, list):
+        prompt = _turns(row.where, column, value)
+    else:
+        raise ConfigError(f"{row.where}: '{column}' is {_kind(value)}; it must be text or a list of messages")
+    if not all(message.content.strip() for message in prompt):
+        raise ConfigError(f"{row.where}: '{column}' is empty or has an empty message; fill it in or remove the row")
+    if settings.system and prompt[0].role != "system":
+        return (Message("system", settings.system), *prompt)
+    return prompt
+
+
+def _turns(where: str, column: str, value: list[Any]) -> Messages:  # Any: checked here
+    try:
+        turns = msgspec.convert(value, tuple[Message, ...])
+    except msgspec.ValidationError as error:
+        way_out = "give a list of {role: system|user|assistant, content: text}"
+        raise ConfigError(f"{where}: '{column}': {error}; {way_out}") from None
+    if not turns:
+        raise ConfigError(f"{where}: '{column}' is an empty list; fill it in or remove the row")
+    if (last := turns[-1].role) != "user":
+        raise ConfigError(f"{where}: '{column}' ends with the turn of the {last}; remove what follows the user's last")
+    return turns
+
+
+def _column(columns: Mapping[str, Any] | list[str], wanted: str) -> str | None:
+    if wanted in columns:
+        return wanted
+    return "messages" if wanted == "prompt" and "messages" in columns else None
+
+
+def _no_column(where: str, wanted: str, columns: list[str]) -> ConfigError:
+    near = get_close_matches(wanted, columns, n=1) or ["NAME"]
+    there = ", ".join(columns) or "none"
+    return ConfigError(f"{where}: no column '{wanted}'; there are: {there}; choose with --set prompts.column={near[0]}")
+
+
+def _category(row: _Row, column: str | None) -> str | None:
+    value = row.values.get(column) if column else None
+    if value is None or value == "":
+        return None
+    if isinstance(value, (str, int)):
+        return str(value)
+    way_out = "choose another with --set prompts.category_column=NAME, or null for none"
+    raise ConfigError(f"{row.where}: '{column}' is {_kind(value)}, not text; {way_out}")
+
+
+def _kind(value: object) -> str:
+    return "empty" if value is None else f"of type {type(value).__name__}"
+
+
+# --- files as rows; never more than a line, or a batch, in memory ---
+
+
+def _rows_of(path: Path) -> Callable[[Path, Prompts], Iterator[_Row]]:
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if rows := _FORMATS.get(suffix):
+        return rows
+    hint = "one JSON object a line (.jsonl)" if suffix == ".json" else ", ".join(_FORMATS)
+    raise ConfigError(f"{path}: cannot read prompts from a '{suffix}' file; write them as {hint}")
+
+
+def _jsonl(path: Path, settings: Prompts) -> Iterator[_Row]:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    for number, line in _lines(path):
+        if line.isspace() or not line:
+            continue
+        try:
+            yield _Row(f"{path}:{number}", decode(line))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ConfigError(f"{path}:{number}: not one JSON object a line: {error}") from None
+
+
+def _csv(path: Path, settings: Prompts) -> Iterator[_Row]:
+    csv.field_size_limit(sys.maxsize)  # the only way there is: it is global; the default refuses 128 kB
+    # strict: else a quote that is never closed swallows the rest of the file as one prompt
+    lines = csv.reader((line for _, line in _lines(path)), strict=True)
+    start = 1
+    try:
+        header = next(lines, [])
+        start = lines.line_num + 1
+        for fields in lines:
+            if len(fields) > len(header):
+                way_out = "put a field that has commas in quotes"
+                raise ConfigError(f"{path}:{start}: {len(fields)} fields, but {len(header)} columns; {way_out}")
+            if fields:
+                yield _Row(f"{path}:{start}", dict(zip(header, fields, strict=False)))
+            start = lines.line_num + 1
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{start}: broken CSV in the row that starts here: {error}") from None
+
+
+def _parquet(path: Path, settings: Prompts) -> Iterator[_Row]:
+    from pyarrow import ArrowException, parquet  # 0.2 s that no other run needs
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            names: list[str] = file.schema_arrow.names
+            column = _column(names, settings.column)
+            if column is None:
+                raise _no_column(str(path), settings.column, names)
+            columns = [name for name in names if name in (column, settings.category_column)]
+            row = 0
+            for batch in file.iter_batches(batch_size=256, columns=columns):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield _Row(f"{path}: row {row}", values)
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable Parquet file: {error}") from None
+
+
+_FORMATS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield number, (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}:{number}: not UTF-8; save the file in that encoding") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}:{number + 1}: cannot be read further: {error}") from None

@@ -1,0 +1,40 @@
+"""The steps of a pipeline: each an async function of (record, context) whose settings are its fields."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.constitution import Purpose
+from rlaif.context import Context
+from rlaif.types import Record
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Tokens = Annotated[int, Field(ge=1)]
+
+
+class Stage(BaseModel):
+    """Base of all stages. Frozen: a stage keeps nothing between records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @abstractmethod
+    async def __call__(self, record: Record, context: Context) -> Record:
+        """The record with more in it; or ended, as dropped with a reason.
+
+        Raises CallFailed (the record fails) and Pending (it is replayed in the next pass).
+        """
+
+    def roles(self) -> tuple[str, ...]:
+        """The model roles it asks."""
+        return ()
+
+    def purposes(self) -> tuple[Purpose, ...]:
+        """What it draws principles for."""
+        return ()
+
+    def plan(self, candidates: int) -> tuple[int, int]:
+        """(calls at most, candidates afterwards) for a record that comes with `candidates`."""
+        return 0, candidates

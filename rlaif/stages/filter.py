@@ -1,0 +1,130 @@
+"""Drop responses that must not be judged or trained on, each with its reason; no model is asked."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rlaif.context import Context
+from rlaif.stages import Stage
+from rlaif.types import Drop, Record, Response
+
+Rule = Literal[
+    "empty", "refused", "truncated", "repetition", "role_tags", "critique_leak", "prompt_echo", "no_op_revision"
+]
+RULES: tuple[Rule, ...] = (
+    "empty",
+    "refused",
+    "truncated",
+    "repetition",
+    "role_tags",
+    "critique_leak",
+    "prompt_echo",
+    "no_op_revision",
+)
+
+_ROLE_TAG = re.compile(
+    r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|^\s*(?:#+\s*)?(?:Human|User|Assistant|System)\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CRITIQUE_LEAK = re.compile(
+    r"^\W*(?:critique|critique request|revision|revision request|revised response|here(?:'s| is) (?:the|a|my) "
+    r"(?:revised|rewritten|improved)\b[^\n]*)\s*:|\bthe assistant's (?:last|previous) response\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Filter(Stage):
+    """Applies `rules` in their order; the first that fits names the reason.
+
+    A record left with fewer than `min_candidates` is dropped, its reason that of most of its responses.
+    """
+
+    rules: tuple[Rule, ...] = RULES
+    min_candidates: Annotated[int, Field(ge=0)] = 2
+
+    async def __call__(self, record: Record, context: Context) -> Record:
+        found = ((index, self.reason(record, index)) for index in record.live())
+        drops = record.drops + tuple(Drop(index, reason) for index, reason in found if reason is not None)
+        record = record.having(drops=drops)
+        if len(record.candidates()) >= self.min_candidates:
+            return record
+        reasons = Counter(drop.reason for drop in drops).most_common(1)
+        return record.ended("dropped", reasons[0][0] if reasons else "too_few_candidates", context.stage)
+
+    def reason(self, record: Record, index: int) -> Rule | None:
+        """The first rule that response `index` breaks."""
+        return next((rule for rule in self.rules if _broken(rule, record, record.responses[index])), None)
+
+
+def _broken(rule: Rule, record: Record, response: Response) -> bool:
+    text = response.text
+    match rule:
+        case "empty":
+            return not text.strip()
+        case "refused":
+            return response.finish_reason in ("refusal", "content_filter")
+        case "truncated":
+            return response.finish_reason == "length"
+        case "repetition":
+            return repeats(text)
+        case "role_tags":
+            return _ROLE_TAG.search(text) is not None
+        case "critique_leak":
+            return response.revises is not None and _CRITIQUE_LEAK.search(text) is not None
+        case "prompt_echo":
+            return _plain(text) == _plain(record.prompt[-1].content)
+        case "no_op_revision":
+            return response.revises is not None and _plain(text) == _plain(record.responses[response.revises].text)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+# Share of the characters that may lie in the most common n-gram (2-4) and in repeated n-grams (5-10):
+# Rae et al. 2021 (arXiv:2112.11446), table A1.
+_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
+_REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+# Below this many words a top n-gram of two occurrences already breaks the web-page thresholds.
+_FEWEST_WORDS = 40
+
+
+def repeats(text: str) -> bool:
+    """Gopher's repetition rules: repeated lines, and too much of the text inside repeated n-grams."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 3 and (len(lines) - len(set(lines))) / len(lines) > 0.30:
+        return True
+    words = text.split()
+    if len(words) < _FEWEST_WORDS:
+        return False
+    letters = sum(map(len, words))
+    return any(_top_share(words, n) > share * letters for n, share in _TOP_NGRAM.items()) or any(
+        _repeated_letters(words, n) > share * letters for n, share in _REPEATED_NGRAMS.items()
+    )
+
+
+def _top_share(words: Sequence[str], n: int) -> int:
+    """Characters inside the most common n-gram, if it occurs more than once."""
+    grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    gram, count = grams.most_common(1)[0]
+    return sum(map(len, gram)) * count if count > 1 else 0
+
+
+def _repeated_letters(words: Sequence[str], n: int) -> int:
+    """Characters inside n-grams that occurred before; overlapping ones are counted once."""
+    seen: set[tuple[str, ...]] = set()
+    letters, i = 0, 0
+    while i + n <= len(words):
+        gram = tuple(words[i : i + n])
+        if gram in seen:
+            letters += sum(map(len, gram))
+            i += n
+        else:
+            seen.add(gram)
+            i += 1
+    return letters

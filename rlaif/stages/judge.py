@@ -1,0 +1,92 @@
+"""Compare candidates by the constitution: names its comparisons, asks for each in both orders."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rlaif.constitution import Principle, Purpose
+from rlaif.context import Context
+from rlaif.judges.pairwise import Pairwise
+from rlaif.judges.rubric import Rubric
+from rlaif.llm import ask_all
+from rlaif.stages import Stage
+from rlaif.types import Record
+
+Comparisons = Literal["all", "revisions"]
+
+
+class Judge(Stage):
+    """Pairwise verdicts on the record's candidates.
+
+    `comparisons`: `all` pairs of candidates; `revisions`, each last revision with its own draft.
+    `principles`: one drawn per label by weight (section 4 of Bai et al. 2022), or `all` of them.
+    """
+
+    comparisons: Annotated[tuple[Comparisons, ...], Field(min_length=1)] = ("all",)
+    principles: Literal["draw", "all"] = "draw"
+    judge: Pairwise = Pairwise()
+
+    async def __call__(self, record: Record, context: Context) -> Record:
+        pairs = self.pairs(record)
+        verdicts = await ask_all(
+            *(
+                self.judge(record, first, second, principle, context)
+                for first, second in pairs
+                for principle in _principles(self.principles, record, f"{first}-{second}", context)
+            )
+        )
+        return record.having(verdicts=record.verdicts + tuple(verdicts))
+
+    def pairs(self, record: Record) -> list[tuple[int, int]]:
+        """The comparisons asked for, as (first, second) response indices, each once, in order."""
+        candidates = record.candidates()
+        pairs = set(combinations(candidates, 2)) if "all" in self.comparisons else set()
+        if "revisions" in self.comparisons:
+            live = set(record.live())
+            pairs |= {(d, i) for i in candidates if (d := record.draft_of(i)) != i and d in live}
+        return sorted(pairs)
+
+    def roles(self) -> tuple[str, ...]:
+        return (self.judge.model,)
+
+    def purposes(self) -> tuple[Purpose, ...]:
+        return ("judge",)
+
+    def plan(self, candidates: int) -> tuple[int, int]:
+        pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
+        return pairs * self.judge.calls(), candidates
+
+
+class Rate(Stage):
+    """Pointwise scores of the record's candidates, by drawn or all principles."""
+
+    principles: Literal["draw", "all"] = "all"
+    judge: Rubric = Rubric()
+
+    async def __call__(self, record: Record, context: Context) -> Record:
+        scores = await ask_all(
+            *(
+                self.judge(record, candidate, principle, context)
+                for principle in _principles(self.principles, record, "rate", context)
+                for candidate in record.candidates()
+            )
+        )
+        return record.having(scores=record.scores + tuple(score for score in scores if score is not None))
+
+    def roles(self) -> tuple[str, ...]:
+        return (self.judge.model,)
+
+    def purposes(self) -> tuple[Purpose, ...]:
+        return ("judge",)
+
+    def plan(self, candidates: int) -> tuple[int, int]:
+        return candidates, candidates
+
+
+def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:
+    if which == "draw":
+        return [context.constitution.draw(context.draw_id(record.id, step), "judge", frozenset())]
+    return [principle for principle in context.constitution.principles if principle.judge]

@@ -1,0 +1,126 @@
+"""The run folder: settings, parts, summary and lock; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import msgspec
+import zstandard
+
+from rlaif.errors import StoreError
+from rlaif.types import Record
+
+PART_RECORDS = 1000  # the unit that other machines can take, and that a crash can unmake
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to disk, rename: a reader sees the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class RunFolder:
+    """The folder of one run, `runs_dir/name`."""
+
+    def __init__(self, runs_dir: Path, name: str) -> None:
+        self.path = runs_dir / name
+        self.name = name
+        self.parts = self.path / "parts"
+        self.settings = self.path / "run.yaml"
+        self.summary = self.path / "summary.json"
+        self.dataset = self.path / "dataset"
+
+    def create(self) -> None:
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+        for partial in self.path.rglob("*.partial"):
+            if partial.is_file():
+                partial.unlink()
+
+    def part_path(self, number: int) -> Path:
+        return self.parts / f"part-{number:05d}.jsonl.zst"
+
+    def write_part(self, number: int, lines: Iterable[bytes]) -> None:
+        """`lines` are records as `encode` gives them, in the order of the prompts."""
+        write_whole(self.part_path(number), zstandard.compress(b"".join(line + b"\n" for line in lines), 3))
+
+    def read_part(self, number: int) -> list[Record]:
+        """Raises StoreError if the part is damaged."""
+        path = self.part_path(number)
+        try:
+            return [decode(line) for line in self._lines(path).splitlines()]
+        except msgspec.DecodeError as error:
+            raise _damaged(path, error) from error
+
+    def _lines(self, path: Path) -> bytes:
+        try:
+            return zstandard.ZstdDecompressor().decompress(path.read_bytes())
+        except zstandard.ZstdError as error:
+            raise _damaged(path, error) from error
+
+    def part_size(self, number: int) -> int:
+        """How many records a part has; 0 if it is not there."""
+        path = self.part_path(number)
+        return self._lines(path).count(b"\n") if path.exists() else 0
+
+    def part_numbers(self) -> list[int]:
+        return sorted(int(path.name[5:10]) for path in self.parts.glob("part-*.jsonl.zst"))
+
+    def records(self) -> Iterator[Record]:
+        """All records of the finished parts, a part at a time in memory."""
+        for number in self.part_numbers():
+            yield from self.read_part(number)
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged ({error}): delete it and run again; its calls come from the journal")
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Record).decode
+
+
+class RunLock:
+    """One writer a run: a second process is refused. The lock goes with the process, however it ends."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.path / ".lock"
+        self._run = folder.name
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> RunLock:
+        self._file = self._path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise StoreError(
+                f"run '{self._run}' is being written by process {owner}; wait for it, or choose another --run name"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()

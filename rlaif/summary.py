@@ -1,0 +1,82 @@
+"""What a run came to: the attrition funnel from its parts, and the calls of the last invocation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rlaif.llm import Tally
+from rlaif.types import Record
+
+
+@dataclass(slots=True)
+class Funnel:
+    """Counts over the records of a run; every record and every response ends in exactly one place."""
+
+    records: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # records, by reason
+    failed: Counter[str] = field(default_factory=Counter)  # records, by "stage: reason"
+    responses: int = 0
+    responses_dropped: Counter[str] = field(default_factory=Counter)  # by reason
+    revisions: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)  # by outcome
+    principles: Counter[str] = field(default_factory=Counter)  # drawn for revisions and verdicts
+
+    def add(self, record: Record) -> None:
+        self.records += 1
+        self.outcomes[record.outcome or "unfinished"] += 1
+        if record.outcome == "dropped":
+            self.dropped[record.reason or "unknown"] += 1
+        if record.outcome == "failed":
+            self.failed[f"{record.stage}: {record.reason}"] += 1
+        self.responses += len(record.responses)
+        self.responses_dropped.update(drop.reason for drop in record.drops)
+        self.revisions += sum(response.revises is not None for response in record.responses)
+        self.verdicts.update(verdict.outcome for verdict in record.verdicts)
+        self.principles.update(response.principle for response in record.responses if response.principle)
+        self.principles.update(verdict.principle for verdict in record.verdicts)
+
+
+def funnel_of(records: Iterable[Record]) -> Funnel:
+    funnel = Funnel()
+    for record in records:
+        funnel.add(record)
+    return funnel
+
+
+def summary(
+    funnel: Funnel,
+    tallies: Mapping[tuple[str, str], Tally],
+    *,
+    status: str,
+    duplicates: int,
+    wall_s: float,
+    dataset: Mapping[str, Any] | None,  # Any: counts per config and split, as plain JSON
+) -> dict[str, Any]:
+    """summary.json: `calls` and `tokens` are of this invocation, all else of the whole run."""
+    total = Tally()
+    for tally in tallies.values():
+        for name, value in asdict(tally).items():
+            setattr(total, name, getattr(total, name) + value)
+    plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in asdict(funnel).items()}
+    return {
+        "status": status,
+        "records": plain.pop("records"),
+        "outcomes": plain.pop("outcomes"),
+        "duplicate_prompts": duplicates,
+        "funnel": plain,
+        "calls": {"sent": total.sent, "from_journal": total.from_journal, "failed": total.failed},
+        "tokens": {
+            "prompt": total.prompt_tokens,
+            "cached": total.cached_tokens,
+            "completion": total.completion_tokens,
+        },
+        "wall_s": round(wall_s, 3),
+        "stages": [
+            {"stage": stage, "model": model, **asdict(tally)} for (stage, model), tally in sorted(tallies.items())
+        ],
+        "dataset": dataset,
+    }
