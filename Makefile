@@ -18,7 +18,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-local .venv/.stamp-model ## constitution and prompts -> preference dataset, on the bundled model
-	$(BIN)/rlaif generate --constitution safety.yaml --limit 12 --run $(RUN) --set revise.rounds=1
+	$(BIN)/rlaif generate small --constitution safety.yaml --limit 12 --run $(RUN)
 
 test: .venv/.stamp-dev .venv/.stamp-model ## the fast tests
 	$(BIN)/pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlaif.backends import ModelSpec, identity_of, short_form
 from rlaif.constitution import Constitution
-from rlaif.documents import check, load
+from rlaif.documents import Document, check, load
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings
 from rlaif.resources import find
@@ -99,11 +100,21 @@ def load_settings(pipeline: str, options: Mapping[str, object], assignments: Seq
         assignments: `key=value` texts; a key begins with a stage's kind or a top-level field.
     """
     document = load(find("pipelines", pipeline))
+    changes = {path: value for path, value in options.items() if value is not None}
+    return changed(document, changes | assigned(assignments))
+
+
+def assigned(assignments: Sequence[str]) -> dict[str, object]:
+    """`key=value` texts as dotted path -> value, the values read as YAML."""
+    return dict(map(_parsed, assignments))
+
+
+def changed(document: Document, changes: Mapping[str, object]) -> Settings:
+    """The document as settings, with `changes` (dotted path -> value) on top."""
     settings = check(document, Settings)
-    changes = {path: value for path, value in options.items() if value is not None} | dict(map(_parsed, assignments))
     if not changes:
         return settings
-    data = document.data
+    data = deepcopy(document.data)
     for path, value in changes.items():
         _assign(data, path.split("."), value, path)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Set
 from functools import cached_property
 from hashlib import blake2b
@@ -10,7 +11,7 @@ from math import log
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif.documents import check, load
@@ -27,12 +28,19 @@ class Principle(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    id: str
     critique: Text | None = None
     revision: Text | None = None
     judge: Text | None = None
     weight: Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)] = 1.0
     tags: tuple[Text, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"{name!r} is no id; use letters, digits and . _ - only")
+        return name
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -56,15 +64,17 @@ class Constitution(BaseModel):
     licence: Text
     description: str = ""
     language: Text = "en"
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+    principles: tuple[Principle, ...]
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        ids = [principle.id for principle in self.principles]
-        twice = [i for i, name in enumerate(ids) if name in ids[:i]]
-        if twice:
+    @field_validator("principles")
+    @classmethod
+    def _distinct(cls, principles: tuple[Principle, ...]) -> tuple[Principle, ...]:
+        if not principles:  # not Field(min_length=1), which also complains when the only principle is faulty
+            raise ValueError("must not be empty; give at least one principle")
+        ids = [principle.id for principle in principles]
+        if twice := [i for i, name in enumerate(ids) if name in ids[:i]]:
             raise ValidationError.from_exception_data("Constitution", [_duplicate(i, ids[i]) for i in twice])
-        return self
+        return principles
 
     @cached_property
     def fingerprint(self) -> str:
@@ -118,4 +128,4 @@ def load_constitution(name_or_path: str | Path) -> Constitution:
 
 def _duplicate(index: int, name: str) -> InitErrorDetails:
     problem = PydanticCustomError("duplicate", "another principle has the id '{name}' already", {"name": name})
-    return InitErrorDetails(type=problem, loc=("principles", index, "id"), input=name)
+    return InitErrorDetails(type=problem, loc=(index, "id"), input=name)

@@ -44,11 +44,11 @@ class Document:
         found: list[str | int] = []
         node, line = self.node, self.node.start_mark.line
         for part in loc:
-            for name, mark, child in _children(node):
-                if name == part:
-                    node, line = child, mark.line
-                    found.append(part)
-                    break
+            # PyYAML puts merged fields ("<<: *base") before the mapping's own; of two, the last counts.
+            children = {name: (child, mark.line) for name, mark, child in _children(node)}
+            if part in children:
+                node, line = children[part]
+                found.append(part)
         return found, line + 1
 
 
@@ -132,7 +132,10 @@ class _Inspection:
         self.measured: dict[int, tuple[int, int] | None] = {}
 
     def size_and_depth(self, node: yaml.Node) -> tuple[int, int]:
-        """Characters and levels with every alias written out; each node is measured once."""
+        """Characters and levels with every alias written out; each node is measured once.
+
+        In the file's order: an alias then meets its anchor measured, and recursion is no deeper than the text.
+        """
         if id(node) in self.measured:
             if known := self.measured[id(node)]:
                 return known
@@ -172,8 +175,7 @@ class _Inspection:
 
 def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Mark, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
-        # Backwards: PyYAML puts merged fields ("<<: *base") before the mapping's own, and the last one counts.
-        yield from ((key.value, key.start_mark, value) for key, value in reversed(node.value))
+        yield from ((key.value, key.start_mark, value) for key, value in node.value)
     elif isinstance(node, yaml.SequenceNode):
         yield from ((i, item.start_mark, item) for i, item in enumerate(node.value))
 

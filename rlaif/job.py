@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from rlaif.backends import ModelSpec, identity_of, open_backend
-from rlaif.config import Settings, differences, load_settings, meaning, stages_of
+from rlaif.config import Settings, assigned, changed, differences, load_settings, meaning, stages_of
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.context import Context
-from rlaif.documents import check, load
+from rlaif.documents import load
 from rlaif.errors import ConfigError
 from rlaif.journal import Journal
 from rlaif.llm import LLM, Tally
@@ -34,7 +34,7 @@ from rlaif.templates import Templates
 from rlaif.version import __version__
 
 if TYPE_CHECKING:
-    from rlaif.export import ExportSummary
+    from rlaif.export import Example, ExportSummary
 
 # The embedded model makes 30-100 tokens a second on a laptop's CPU.
 LOCAL_LIMIT = 16
@@ -50,6 +50,7 @@ class Job:
     folder: RunFolder
     total: int | None  # prompts, if known
     calls_per_record: int  # at most
+    limited_for_local: bool = False
     progress: Progress = field(default_factory=Progress)
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Result:
     folder: Path
     status: Status
     summary: dict[str, Any]  # Any: plain JSON
-    example: Mapping[str, Any] | None = None
+    example: Example | None = None
 
     @property
     def failed(self) -> int:
@@ -117,7 +118,8 @@ def generate(
         "seed": seed,
     }
     settings = load_settings(pipeline, options, set)
-    if settings.limit is None and any(spec.provider == "local" for spec in settings.models.values()):
+    limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
+    if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
     name = run or f"{settings.name}-{time.strftime('%Y-%m-%d')}"
     return _run(
@@ -128,6 +130,7 @@ def generate(
         allow_code=allow_code,
         environment=os.environ if environment is None else environment,
         observer=observer,
+        limited_for_local=limited,
     )
 
 
@@ -155,6 +158,30 @@ def retry(
     )
 
 
+def export(
+    run: str,
+    *,
+    runs_dir: str | Path = "runs",
+    set: Sequence[str] = (),
+) -> Result:
+    """Make a run's datasets anew from its parts, with `export.*` settings changed; asks no model.
+
+    The changed settings are written to run.yaml, so that the next `generate` keeps them.
+    """
+    folder = existing_run(runs_dir, run)
+    changes = assigned(set)
+    for path in changes:
+        if not path.startswith("export."):
+            raise ConfigError(f"--set {path}: an export changes export.* only; for other settings generate a new --run")
+    document = load(folder.settings)
+    settings = changed(replace(document, data=document.data["settings"]), changes)
+    with RunLock(folder):
+        _write_settings(folder, settings, document.data["meaning"])
+        previous = json.loads(folder.summary.read_bytes()) if folder.summary.is_file() else {}
+        duplicates = previous.get("duplicate_prompts", 0)
+        return _finished(Job(settings, folder, None, 0), load_constitution(settings.constitution), "done", duplicates)
+
+
 def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
     """Raises ConfigError with the runs there are."""
     folder = RunFolder(Path(runs_dir), checked_name(run))
@@ -167,7 +194,7 @@ def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
 def settings_of(folder: RunFolder) -> Settings:
     """The resolved settings a run was made with."""
     document = load(folder.settings)
-    return check(replace(document, data=document.data["settings"]), Settings)
+    return changed(replace(document, data=document.data["settings"]), {})
 
 
 def checked_name(name: str) -> str:
@@ -187,6 +214,7 @@ def _run(
     allow_code: bool,
     environment: Mapping[str, str],
     observer: Observer | None,
+    limited_for_local: bool = False,
 ) -> Result:
     stages = stages_of(settings, allow_code=allow_code)
     constitution = load_constitution(settings.constitution)
@@ -194,7 +222,7 @@ def _run(
     reader = PromptReader(settings.prompts, settings.limit)
     for purpose in sorted({purpose for _, stage in stages for purpose in stage.purposes()}):
         constitution.draw("", purpose)  # raises if no principle has the text
-    job = Job(settings, folder, _count(reader), _calls_per_record(stages))
+    job = Job(settings, folder, _count(reader), _calls_per_record(stages), limited_for_local)
     with contextlib.ExitStack() as held:
         if not dry_run:
             folder.create()
@@ -323,9 +351,13 @@ def _settle_settings(settings: Settings, folder: RunFolder, now: dict[str, Any])
                 + "\n  ".join(changed)
                 + "\nchoose another --run name: it shares the journal, so only what changed is paid for"
             )
+    _write_settings(folder, settings, now)
+
+
+def _write_settings(folder: RunFolder, settings: Settings, meaning: dict[str, Any]) -> None:
     resolved = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     # Through JSON: one spelling on both sides of the comparison above, and no aliases in the YAML.
-    content = {"rlaif": __version__, "settings": resolved, "meaning": now}
+    content = {"rlaif": __version__, "settings": resolved, "meaning": meaning}
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
     write_whole(folder.settings, text.encode())
 
@@ -345,7 +377,7 @@ def _calls_per_record(stages: Sequence[tuple[str, Stage]]) -> int:
     return calls
 
 
-def export_run(folder: RunFolder, settings: Settings, constitution: Constitution, funnel: Funnel) -> ExportSummary:
+def export_run(folder: RunFolder, settings: Settings, constitution: Constitution) -> ExportSummary:
     """The run's datasets, made anew from its parts; asks no model."""
     from rlaif.export import About, export_dataset
 
@@ -359,18 +391,17 @@ def export_run(folder: RunFolder, settings: Settings, constitution: Constitution
         prompts=Path(settings.prompts.path).name,
         pipeline=settings.name,
         stages=tuple(entry.kind for entry in settings.stages),
-        funnel=funnel,
     )
-    return export_dataset(folder.records, folder.dataset, settings.export, about)
+    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
 
 
 def _finished(job: Job, constitution: Constitution, status: Status, duplicates: int) -> Result:
     folder = job.folder
     funnel = funnel_of(folder.records())
-    exported = export_run(folder, job.settings, constitution, funnel) if funnel.records else None
+    exported = export_run(folder, job.settings, constitution) if funnel.records else None
     content = _summary(job, funnel, status, duplicates, exported)
     write_whole(folder.summary, json.dumps(content, indent=2).encode())
-    return Result(folder.name, folder.path, status, content, exported and exported.example)
+    return Result(folder.name, folder.path, status, content, None if exported is None else exported.example)
 
 
 def _summary(
@@ -382,5 +413,13 @@ def _summary(
         status=status,
         duplicates=duplicates,
         wall_s=time.monotonic() - job.started,
-        dataset=exported and exported.as_json(),
+        dataset=None if exported is None else _dataset_counts(exported),
     )
+
+
+def _dataset_counts(exported: ExportSummary) -> dict[str, Any]:
+    return {
+        "pairs": exported.pairs,
+        "no_pair": dict(exported.no_pair),
+        "rows": {config: dict(splits) for config, splits in exported.rows.items()},
+    }

@@ -197,7 +197,8 @@ def _parquet(path: Path, settings: Prompts) -> Iterator[_Row]:
     from pyarrow import ArrowException, parquet  # 0.2 s that no other run needs
 
     try:
-        with parquet.ParquetFile(path) as file:
+        # Without a buffer size pyarrow reads each row group whole: 410 MB of memory for a file of 300 MB.
+        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             names: list[str] = file.schema_arrow.names
             column = _column(names, settings.column)
             if column is None:

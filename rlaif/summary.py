@@ -61,7 +61,8 @@ def summary(
     for tally in tallies.values():
         for name, value in asdict(tally).items():
             setattr(total, name, getattr(total, name) + value)
-    plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in asdict(funnel).items()}
+    counts = {name: getattr(funnel, name) for name in Funnel.__dataclass_fields__}
+    plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in counts.items()}
     return {
         "status": status,
         "records": plain.pop("records"),

@@ -6,6 +6,7 @@ A child, not a thread, because a native abort must not take the run with it.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
 from contextlib import suppress
@@ -96,7 +97,9 @@ class LocalBackend:
         with self._log.open("ab") as log:
             said_before = log.tell()
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "rlaif.backends.llama_server"),
+                # -P and our own path: it imports what we import, whatever lies in the current folder.
+                *(sys.executable, "-P", "-m", "rlaif.backends.llama_server"),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -174,33 +174,7 @@ def quality_of(text: str) -> float | None:
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _SHOWN = re.compile(r"<response_a>(?P<a>.*)</response_a>.*<response_b>(?P<b>.*)</response_b>", re.DOTALL)
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
-_WORDS = tuple("the of to and a in is it you that he was for on are with as his they be at one have this".split())  # noqa: SIM905
-    "the",
-    "of",
-    "to",
-    "and",
-    "a",
-    "in",
-    "is",
-    "it",
-    "you",
-    "that",
-    "he",
-    "was",
-    "for",
-    "on",
-    "are",
-    "with",
-    "as",
-    "I",
-    "his",
-    "they",
-    "be",
-    "at",
-    "one",
-    "have",
-    "this",
-]
+_WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
 
 
 def _draw(seed: int, purpose: str, request: Request) -> float:

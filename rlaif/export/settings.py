@@ -11,7 +11,7 @@ Config = Literal["preference", "sft", "kto"]
 
 
 class ExportSettings(BaseModel):
-    """How pairs are made from verdicts and which datasets are written. Defaults: shared METHOD, "Pairs".
+    """How pairs are made from verdicts and which datasets are written.
 
     `pairs`: with several strategies each prompt has its own order of trying them, drawn from its id,
     so that the mix is even where all of them succeed; `()` writes no pairs (a run without a judge).

@@ -39,6 +39,7 @@ class Revise(Stage):
     temperature: Temperature = 1.0
     critique_max_tokens: Tokens = 256
     max_tokens: Tokens = 512
+    stop: tuple[str, ...] = ()  # for critiques and rewrites alike
 
     async def __call__(self, record: Record, context: Context) -> Record:
         chains = await ask_all(*(self._chain(record, draft, context) for draft in record.live()[: self.drafts]))
@@ -70,7 +71,12 @@ class Revise(Stage):
                 template, conversation, principle=principle, critique=critique, few_shot=self.few_shot
             )
             completion = await context.ask(
-                self.model, messages, temperature=self.temperature, max_tokens=self.max_tokens, sample=step
+                self.model,
+                messages,
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+                stop=self.stop,
+                sample=step,
             )
             revision = msgspec.structs.replace(
                 as_response(completion, context.model(self.model).name),
@@ -87,7 +93,12 @@ class Revise(Stage):
     ) -> str:
         messages = context.templates.render("critique", conversation, principle=principle, few_shot=self.few_shot)
         completion = await context.ask(
-            self.model, messages, temperature=self.temperature, max_tokens=self.critique_max_tokens, sample=step
+            self.model,
+            messages,
+            temperature=self.temperature,
+            max_tokens=self.critique_max_tokens,
+            stop=self.stop,
+            sample=step,
         )
         return completion.text.strip()
 

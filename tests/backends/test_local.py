@@ -106,7 +106,8 @@ async def test_each_token_comes_with_its_most_likely_rivals(backend: LocalBacken
     for token in answer.logprobs:
         assert len(token.top) == 5
         assert token.logprob <= 0
-        assert token.top[0] == (token.token, pytest.approx(token.logprob))  # greedy
+        assert token.top[0][0] == token.token  # greedy
+        assert token.top[0][1] == pytest.approx(token.logprob)
 
 
 @needs_model
@@ -311,7 +312,7 @@ def test_a_path_may_be_relative_absolute_or_begin_with_a_tilde(
     shutil.copy(tiny, nested)
     for model, path in {
         "tiny.gguf": tiny,
-        f"/{tiny}": tiny,
+        str(tiny): tiny,
         "~/tiny.gguf": tiny,
         "owner/repo/tiny.gguf": nested,
     }.items():
@@ -358,11 +359,15 @@ def test_without_llama_cpp_the_error_names_the_extra(
 
 
 def test_half_a_file_is_never_seen(tmp_path: Path) -> None:
-    target = tmp_path / "weights.gguf"
-    with pytest.raises(OSError, match="disk"), gguf._whole(target) as partial:
-        partial.write_text("half")
-        raise OSError("disk is full")
+    with pytest.raises(OSError, match="no such source"):
+        _write_half(tmp_path / "weights.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def _write_half(target: Path) -> None:
+    with gguf._whole(target) as partial:
+        partial.write_text("half")
+        raise OSError("no such source")
 
 
 def test_one_core_is_left_for_everything_else() -> None:

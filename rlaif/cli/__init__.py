@@ -1,0 +1,60 @@
+"""The command `rlaif`: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rlaif.cli import files, generate, show
+from rlaif.errors import ConfigError, RlaifError
+from rlaif.version import __version__
+
+app = typer.Typer(
+    name="rlaif",
+    help="From a written constitution to preference data: sample, critique and revise, judge, pair.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rlaif {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+app.command("generate")(generate.generate)
+app.command("retry")(generate.retry)
+app.command("export")(generate.export)
+app.command("show")(show.show)
+app.command("list")(files.list_all)
+app.command("copy")(files.copy)
+app.add_typer(files.constitution, name="constitution")
+app.add_typer(files.journal, name="journal")
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 some records failed or the run stopped, 2 bad usage or settings, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        typer.echo(f"rlaif: {error.format_message()} (rlaif --help)", err=True)
+        code = 2
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        code = 130
+    except RlaifError as error:
+        typer.echo(f"rlaif: {error}", err=True)
+        code = 2 if isinstance(error, ConfigError) else 1
+    sys.exit(code)

@@ -1,0 +1,83 @@
+"""What a person sees when a run is over: the funnel, where the data is, one pair, what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from rlaif.job import Result
+
+if TYPE_CHECKING:
+    from rlaif.export import Example
+
+_SHOWN_CHARACTERS = 700
+
+
+def show_ending(result: Result) -> None:
+    console = Console()
+    if result.status == "dry_run":
+        _show_dry_run(console, result)
+        return
+    _show_funnel(console, result.summary)
+    if result.example is not None:
+        _show_pair(console, result.example)
+    calls = result.summary["calls"]
+    console.print(
+        f"calls: {calls['sent']:,} sent, {calls['from_journal']:,} from the journal, {calls['failed']:,} failed; "
+        f"{result.summary['wall_s']:.1f} s"
+    )
+    if result.summary["dataset"] is not None:
+        console.print(Text(f"dataset: {result.dataset}"))
+        console.print(Text(f'load it: datasets.load_dataset("{result.dataset}", "preference")'))
+    console.print(Text(f"look at records: rlaif show {result.run}"))
+    if result.status == "interrupted":
+        console.print("interrupted: what was answered is kept; run the same command again to go on", style="yellow")
+    if result.failed:
+        console.print(f"{result.failed} records failed; ask again for them: rlaif retry {result.run}", style="red")
+
+
+def _show_dry_run(console: Console, result: Result) -> None:
+    unsent = sum(stage["unsent"] for stage in result.summary["stages"])
+    known = result.summary["calls"]["from_journal"]
+    console.print(f"dry run: nothing was sent. {known:,} calls are in the journal; {unsent:,} would be sent next,")
+    console.print("and more after them: what a stage asks depends on the answers before it.")
+
+
+def _show_funnel(console: Console, summary: dict[str, Any]) -> None:
+    funnel = summary["funnel"]
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("funnel")
+    rows.add_column("count", justify="right")
+    rows.add_column("lost on the way")
+    rows.add_row("prompts", f"{summary['records']:,}", _counts({"duplicate": summary["duplicate_prompts"]}))
+    rows.add_row("responses", f"{funnel['responses']:,}", _counts(funnel["responses_dropped"]))
+    rows.add_row("  of them revisions", f"{funnel['revisions']:,}", "")
+    unusable = {name: count for name, count in funnel["verdicts"].items() if name != "ok"}
+    rows.add_row("verdicts", f"{sum(funnel['verdicts'].values()):,}", _counts(unusable))
+    rows.add_row("records ok", f"{summary['outcomes'].get('ok', 0):,}", _counts(funnel["dropped"] | funnel["failed"]))
+    dataset = summary["dataset"]
+    if dataset is not None:
+        rows.add_row("pairs", f"{dataset['pairs']:,}", _counts(dataset["no_pair"]))
+    console.print(rows)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+
+
+def _show_pair(console: Console, example: Example) -> None:
+    body = Text()
+    for label, style, text in (
+        ("prompt", "bold", "\n\n".join(message.content for message in example.prompt)),
+        ("chosen", "bold green", example.chosen),
+        ("rejected", "bold red", example.rejected),
+    ):
+        body.append(f"{label}\n", style=style)
+        body.append(f"{text[:_SHOWN_CHARACTERS]}{' ...' if len(text) > _SHOWN_CHARACTERS else ''}\n\n")
+    body.rstrip()
+    console.print(Panel(body, title=f"one pair, p(chosen) = {example.p:.2f}", box=box.ROUNDED))

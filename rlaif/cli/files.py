@@ -1,0 +1,119 @@
+"""`rlaif list`, `copy`, `constitution`, `journal`: what ships with rlaif, and what it keeps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif.journal import Journal
+
+constitution = typer.Typer(help="Check and read constitutions.", no_args_is_help=True, rich_markup_mode=None)
+journal = typer.Typer(
+    help="The journal of answered calls: its size, and what to forget.", no_args_is_help=True, rich_markup_mode=None
+)
+RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
+
+
+def list_all(runs_dir: RunsDir = Path("runs")) -> None:
+    """List the bundled constitutions, pipelines, prompt sets and templates, and your runs."""
+    import json
+
+    from rlaif.resources import SUFFIX, names
+
+    for kind in SUFFIX:
+        typer.echo(f"{kind}: {', '.join(names(kind))}")
+    typer.echo(f"runs in {runs_dir}:")
+    for settings in sorted(runs_dir.glob("*/run.yaml")):
+        summary = settings.with_name("summary.json")
+        state = "unfinished"
+        if summary.is_file():
+            content = json.loads(summary.read_text("utf-8"))
+            pairs = (content["dataset"] or {}).get("pairs", 0)
+            state = f"{content['status']}, {content['records']} records, {pairs} pairs"
+        typer.echo(f"  {settings.parent.name}: {state}")
+
+
+def copy(
+    name: Annotated[str, typer.Argument(help="A bundled file, as NAME or KIND/NAME.")],
+    to: Annotated[Path, typer.Option(help="The folder to put it in.")] = Path(),
+) -> None:
+    """Put a bundled constitution, pipeline, template or prompt set into a folder, to edit it."""
+    from rlaif import resources
+
+    typer.echo(resources.copy(name, to_folder=to))
+
+
+@constitution.command("check")
+def check(file: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
+    """Say whether a constitution is valid; if not, in which lines it is wrong."""
+    from rlaif.constitution import load_constitution
+
+    loaded = load_constitution(file)
+    typer.echo(f"{file}: valid; '{loaded.name}' {loaded.version}, {len(loaded.principles)} principles")
+
+
+@constitution.command("show")
+def show(name: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
+    """Print a constitution: each principle with its weight and texts."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from rlaif.constitution import load_constitution
+
+    loaded = load_constitution(name)
+    console = Console()
+    console.print(Text(f"{loaded.name} {loaded.version} ({loaded.licence}): {loaded.description}", style="bold"))
+    for principle in loaded.principles:
+        tags = f" [{', '.join(principle.tags)}]" if principle.tags else ""
+        console.print(Text(f"\n{principle.id}, weight {principle.weight:g}{tags}", style="bold"))
+        for label in ("critique", "revision", "judge"):
+            if text := getattr(principle, label):
+                console.print(Text(f"  {label}: {text}"))
+
+
+@journal.command("size")
+def size(runs_dir: RunsDir = Path("runs")) -> None:
+    """Say what the journal holds, per model."""
+    opened = _journal(runs_dir)
+    typer.echo(f"{opened.path}: {opened.path.stat().st_size / 1e6:.1f} MB")
+    for identity, calls, failed, size_bytes in opened.sizes():
+        typer.echo(f"  {identity}: {calls:,} calls, {failed:,} failed, {size_bytes / 1e6:.1f} MB of answers")
+
+
+@journal.command("prune")
+def prune(
+    runs_dir: RunsDir = Path("runs"),
+    model: Annotated[str | None, typer.Option(help="Only this model, by its identity; see `size`.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Only what is older: 30d, 12h.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failures.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Forget answers. What is forgotten is paid for again when it is asked again."""
+    import time
+
+    opened = _journal(runs_dir)
+    before = None if older_than is None else int(time.time()) - _seconds(older_than)
+    if not yes:
+        typer.confirm("Forgotten answers are paid for again when they are asked again. Go on?", abort=True)
+    typer.echo(f"{opened.prune(model=model, before=before, failed_only=failed):,} answers forgotten")
+
+
+def _journal(runs_dir: Path) -> Journal:
+    from rlaif.errors import ConfigError
+    from rlaif.journal import Journal
+
+    path = runs_dir / "calls.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"no journal at {path}; give the folder of your runs with --runs-dir")
+    return Journal(path)
+
+
+def _seconds(age: str) -> int:
+    found = re.fullmatch(r"(\d+)([dh])", age)
+    if found is None:
+        raise typer.BadParameter(f"--older-than {age}: write days or hours, like 30d or 12h")
+    return int(found[1]) * (86_400 if found[2] == "d" else 3_600)

@@ -1,0 +1,112 @@
+"""`rlaif generate`, `retry`, `export`: make a run, mend it, project it again."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif.job import Job, Observer, Result
+
+RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, like sample.n=2. Repeatable.")
+]
+AllowCode = Annotated[bool, typer.Option(help="Let the pipeline file import stages as package.module:Class.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json to standard output instead.")]
+
+
+def generate(
+    pipeline: Annotated[str, typer.Argument(help="Bundled pipeline or a YAML file.")] = "cai",
+    constitution: Annotated[str | None, typer.Option(help="Bundled constitution or a YAML file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Bundled set, or a JSONL, CSV or Parquet file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many prompts. [local model: 16]")] = None,
+    policy: Annotated[str | None, typer.Option(help="Model that answers and revises: provider/model.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Model that judges.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run. [pipeline and date]")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    seed: Annotated[int | None, typer.Option(help="Two seeds give two different sets of samples. [0]")] = None,
+    assignments: Assignments = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count the calls, send none.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a constitution and prompts into a preference dataset.
+
+    Models: local, local/FILE.gguf, openai/MODEL, http://HOST:PORT/v1#MODEL, scripted.
+    Run the same command again after any interruption: nothing that was answered is asked twice.
+    """
+    from rlaif import job
+
+    result = job.generate(
+        pipeline,
+        constitution=constitution,
+        prompts=prompts,
+        limit=limit,
+        policy=policy,
+        judge=judge,
+        run=run,
+        runs_dir=runs_dir,
+        seed=seed,
+        set=assignments or (),
+        dry_run=dry_run,
+        rebuild=rebuild,
+        allow_code=allow_code,
+        observer=_observer(as_json),
+    )
+    _end(result, as_json)
+
+
+def retry(
+    run: Annotated[str, typer.Argument(help="Name of the run.")],
+    runs_dir: RunsDir = Path("runs"),
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask again for what failed in a run, and only for that."""
+    from rlaif import job
+
+    result = job.retry(run, runs_dir=runs_dir, allow_code=allow_code, observer=_observer(as_json))
+    _end(result, as_json)
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Name of the run.")],
+    runs_dir: RunsDir = Path("runs"),
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run's datasets anew, with other pairing if you like; asks no model."""
+    from rlaif import job
+
+    _end(job.export(run, runs_dir=runs_dir, set=assignments or ()), as_json)
+
+
+def _observer(as_json: bool) -> Observer:
+    from rlaif.cli.progress import live, plain
+
+    def observe(job: Job) -> AbstractContextManager[object]:
+        return live(job) if sys.stderr.isatty() and not as_json else plain(job)
+
+    return observe
+
+
+def _end(result: Result, as_json: bool) -> None:
+    """Print how it ended and exit with the code that says so."""
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(result.summary, indent=2))
+    else:
+        from rlaif.cli.ending import show_ending
+
+        show_ending(result)
+    if result.status == "interrupted":
+        raise typer.Exit(130)
+    if result.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,142 @@
+"""A run while it goes: a live table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlaif.job import Job
+from rlaif.llm import Tally
+
+PLAIN_EVERY_S = 15.0
+
+
+@contextmanager
+def live(job: Job) -> Iterator[None]:
+    """Redraws four times a second, from a thread of its own, until the run ends."""
+    console = Console(stderr=True)
+    console.print(heading(job))
+    with Live(get_renderable=lambda: table(job), console=console, refresh_per_second=4, transient=False):
+        yield
+    show_notices(console, job)
+
+
+@contextmanager
+def plain(job: Job) -> Iterator[None]:
+    """One line at the start, every quarter of a minute, and at the end, on standard error."""
+    over = threading.Event()
+
+    def report() -> None:
+        while not over.wait(PLAIN_EVERY_S):
+            print(line(job), file=sys.stderr, flush=True)
+
+    print(heading(job), file=sys.stderr, flush=True)
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        print(line(job), file=sys.stderr, flush=True)
+        show_notices(Console(stderr=True), job)
+
+
+def heading(job: Job) -> str:
+    count = "all prompts" if job.total is None else f"{job.total} prompts"
+    calls = "" if job.total is None else f", at most {job.total * job.calls_per_record:,} calls"
+    small = " (the embedded model's default; more with --limit)" if job.limited_for_local else ""
+    return f"run '{job.folder.name}': {count}{small}{calls}"
+
+
+def show_notices(console: Console, job: Job) -> None:
+    for notice in job.notices:
+        console.print(Text(f"note: {notice}"))
+
+
+def line(job: Job) -> str:
+    total = _sum(job)
+    done = job.progress.records + job.progress.skipped
+    of = "" if job.total is None else f"/{job.total}"
+    failed = f", {total.failed} calls failed" if total.failed else ""
+    return (
+        f"{done}{of} records, {total.sent:,} calls sent, {total.from_journal:,} from the journal{failed}, "
+        f"{_rate(job, total)}, {_eta(job, total)}"
+    )
+
+
+def table(job: Job) -> RenderableType:
+    total = _sum(job)
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, side in (("stage", "left"), ("model", "left"), ("records", "right"), ("sent", "right"),
+                       ("journal", "right"), ("failed", "right"), ("tokens", "right")):  # fmt: skip
+        rows.add_column(name, justify="right" if side == "right" else "left")
+    for (stage, model), tally in list(job.tallies.items()):
+        rows.add_row(
+            stage,
+            Text(model),
+            f"{job.progress.through_stage[stage]:,}" if stage in job.progress.in_stage else "",
+            f"{tally.sent:,}",
+            f"{tally.from_journal:,}",
+            Text(f"{tally.failed:,}", style="red" if tally.failed else ""),
+            f"{tally.prompt_tokens + tally.completion_tokens:,}",
+        )
+    done = job.progress.records + job.progress.skipped
+    bar = Table.grid(padding=(0, 1))
+    planned = (job.total or 0) * job.calls_per_record
+    share = max(done / job.total, min(1.0, _answered(total) / planned)) if job.total and planned else 0.0
+    bar.add_row(
+        ProgressBar(total=1.0, completed=1.0 if done == job.total else share, width=30),
+        f"{done:,}/{job.total:,} records" if job.total is not None else f"{done:,} records",
+        _rate(job, total),
+        _eta(job, total),
+    )
+    return Group(rows, bar)
+
+
+def _sum(job: Job) -> Tally:
+    total = Tally()
+    for tally in list(job.tallies.values()):
+        total.sent += tally.sent
+        total.from_journal += tally.from_journal
+        total.failed += tally.failed
+        total.prompt_tokens += tally.prompt_tokens
+        total.completion_tokens += tally.completion_tokens
+    return total
+
+
+def _answered(total: Tally) -> int:
+    return total.sent + total.from_journal
+
+
+def _rate(job: Job, total: Tally) -> str:
+    elapsed = max(1e-3, time.monotonic() - job.started)
+    return f"{total.completion_tokens / elapsed:.0f} tokens/s"
+
+
+def _eta(job: Job, total: Tally) -> str:
+    """What the calls still planned take at the rate of this run so far; dropped records make it shorter."""
+    elapsed = time.monotonic() - job.started
+    if job.total is None or total.sent < 4:
+        return f"{clock(elapsed)} so far"
+    to_do = job.total - job.progress.skipped
+    left = max(0, to_do * job.calls_per_record - _answered(total))
+    if job.progress.records == to_do:
+        return f"took {clock(elapsed)}"
+    return f"{clock(elapsed)} so far, about {clock(left * elapsed / total.sent)} left"
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,137 @@
+"""The dataset card, README.md: where the data is from, what was lost on the way, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import yaml
+
+from rlaif.export.recipes import recipe_name
+from rlaif.export.settings import ExportSettings
+from rlaif.export.tally import ExportSummary, JudgeStats
+from rlaif.statistics import wilson
+from rlaif.version import __version__
+
+MARKER = "<!-- written by `rlaif export`; the next export replaces this folder -->"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the card says that the records don't. It may be published: no keys, no local paths.
+
+    `licence` is the data's, as an SPDX id; `models` maps role to name; `stages` are in order.
+    """
+
+    run: str
+    constitution_name: str
+    constitution_version: str
+    licence: str | None = None
+    language: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    prompts: str = ""
+    pipeline: str = ""
+    stages: tuple[str, ...] = ()
+
+
+def card(summary: ExportSummary, settings: ExportSettings, about: About) -> str:
+    """No text of a model is in it: a card is markup."""
+    front = yaml.safe_dump(_front_matter(summary, about), sort_keys=False, allow_unicode=True)
+    sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
+    return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: preferences from AI feedback\n\n" + "\n".join(sections)
+
+
+def _front_matter(summary: ExportSummary, about: About) -> dict[str, object]:
+    configs = [
+        {
+            "config_name": config,
+            "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in _ordered(splits)],
+        }
+        for config, splits in summary.rows.items()
+    ]
+    known = {"language": [about.language] if about.language else None, "license": (about.licence or "").lower()}
+    tags = ["rlaif", "constitutional-ai", "preference", "trl", "synthetic"]
+    return {**{key: value for key, value in known.items() if value}, "tags": tags, "configs": configs}
+
+
+def _origin(about: About) -> str:
+    named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
+    lines = [
+        "Responses were sampled from a language model, revised and compared by language models under a written "
+        f"constitution. No human rated them. Made with rlaif {__version__}.\n",
+        f"- constitution: {_code(about.constitution_name)}, version {_code(about.constitution_version)}",
+        *[f"- {what}: {_code(name)}" for what, name in named.items() if name],
+        f"- stages: {' → '.join(map(_code, about.stages))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _use(summary: ExportSummary) -> str:
+    if not summary.rows:
+        return "## Use\n\nNo rows were written; the counts below say why.\n"
+    config, *others = summary.rows
+    also = f"  # also: {', '.join(others)}" if others else ""
+    recipe = recipe_name(config)
+    method = recipe.removeprefix("trl-").removesuffix(".yaml")
+    return (
+        "## Use\n\n```python\nimport datasets\n\n"
+        f'datasets.load_dataset("FOLDER", "{config}"){also}\n```\n\n'
+        f"```sh\ncd FOLDER && trl {method} --config {recipe}\n```\n"
+    )
+
+
+def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
+    rows = [("rows", f"{config} {split}", n) for config, splits in summary.rows.items() for split, n in splits.items()]
+    rows += [("records", outcome, n) for outcome, n in summary.outcomes.items()]
+    rows += [("pairs", strategy, n) for strategy, n in summary.strategies.items()]
+    rows += [("no pair", reason, n) for reason, n in summary.no_pair.items()]
+    table = "\n".join(f"| {what} | {_code(name)} | {n:,} |" for what, name, n in rows)
+    lengths = (
+        f"The chosen response is the longer one in {summary.longer_chosen:.0%} of {summary.pairs:,} pairs"
+        f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters chosen, "
+        f"{summary.rejected_chars:.0f} rejected.\n"
+    )
+    order = "the same winner in both orders" if settings.require_consistent else "either order may disagree"
+    return (
+        f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n"
+        f"A pair needs p >= {settings.min_p} ({order}); `p`, the judge's probability that chosen beats rejected, is a "
+        f"soft label. Splits are by prompt.\n" + (lengths if summary.pairs else "")
+    )
+
+
+def _judges(summary: ExportSummary) -> str:
+    head = "| judge | verdicts | unusable | same winner in both orders | position bias |\n|---|---:|---:|---:|---:|\n"
+    table = head + "\n".join(_judge(name, stats) for name, stats in summary.judges.items())
+    if not summary.judges:
+        table = "No response was judged."
+    return f"## Judges\n\n{table}\n\nPosition bias is P(the response shown first wins) - 0.5; intervals are 95%.\n"
+
+
+def _judge(name: str, stats: JudgeStats) -> str:
+    swap, bias = stats.swap_consistency, stats.position_bias
+    same = "-" if swap is None else f"{swap:.0%}{_interval(swap, stats.usable)}"
+    shift = "-" if bias is None else f"{bias:+.2f}"
+    return f"| {_code(name)} | {stats.verdicts:,} | {stats.unusable_share:.0%} | {same} | {shift} |"
+
+
+def _interval(share: float, n: int) -> str:
+    low, high = wilson(share * n, n)
+    return f" ({low:.0%}-{high:.0%})"
+
+
+def _ordered(splits: Iterable[str]) -> list[str]:
+    return sorted(splits, reverse=True)  # train before test
+
+
+def _code(text: str) -> str:
+    """Inline code that the text cannot leave, in a table neither."""
+    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
+
+
+_LIMITS = """\
+## Known limits
+
+- Labels are a model's opinion under the constitution; agreement between orders is not correctness.
+- Red-team prompts and rejected responses may be harmful or offensive. They are data, not advice.
+- The judge's taste for length, position or style can leak into the pairs: see the numbers above.
+"""

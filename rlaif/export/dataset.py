@@ -1,0 +1,64 @@
+"""Records -> the dataset folder: Parquet by configuration and split, a card, and TRL's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rlaif.errors import ConfigError
+from rlaif.export.card import MARKER, About, card
+from rlaif.export.folder import replaced
+from rlaif.export.pairs import pairs_of, score_of
+from rlaif.export.recipes import recipe, recipe_name
+from rlaif.export.rows import rows_of, split_of
+from rlaif.export.settings import ExportSettings
+from rlaif.export.tally import ExportSummary, Tally
+from rlaif.statistics import quantile
+from rlaif.types import Record
+
+
+def export_dataset(
+    records: Callable[[], Iterable[Record]], folder: Path, settings: ExportSettings, *, about: About
+) -> ExportSummary:
+    """Write the dataset, replacing what an earlier export left in `folder`; calls no model.
+
+    `records` is called once, or twice when a run-wide quantile is needed first; memory stays flat.
+    Raises ConfigError when the settings ask for verdicts or scores the run does not have, StoreError
+    when the folder cannot be written; both leave the old dataset as it was.
+    """
+    from rlaif.export.parquet import Datasets  # late: pyarrow takes 0.2 s to import
+
+    floor = _floor(records, settings.quality_floor)
+    tally = Tally()
+    with replaced(folder, MARKER) as partial:
+        with Datasets(partial) as datasets:
+            for record in records():
+                tally.read(record)
+                if record.outcome != "ok":
+                    continue
+                pairs, reason = pairs_of(record, settings, floor)
+                tally.add(record, pairs, reason)
+                rows = rows_of(record, pairs)
+                for config in settings.configs:
+                    datasets.write(config, split_of(record, settings.test_fraction), rows[config])
+        if tally.no_pair["no_verdict"] and not tally.judged:
+            raise ConfigError(
+                "pairs need a judge and no record was judged: add a 'judge' stage, or set export.pairs: []"
+            )
+        written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
+        summary = tally.summary(folder, written)
+        (partial / "README.md").write_text(card(summary, settings, about), encoding="utf-8")
+        for config, splits in written.items():
+            (partial / recipe_name(config)).write_text(recipe(config, splits), encoding="utf-8")
+    return summary
+
+
+def _floor(records: Callable[[], Iterable[Record]], q: float | None) -> float | None:
+    """The run-wide quantile of the candidates' mean scores."""
+    if q is None:
+        return None
+    ended_well = (record for record in records() if record.outcome == "ok")
+    scores = [s for record in ended_well for i in record.candidates() if (s := score_of(record, i)) is not None]
+    if not scores:
+        raise ConfigError("export.quality_floor needs pointwise scores: add a 'rate' stage, or leave it out")
+    return quantile(scores, q)

@@ -1,0 +1,107 @@
+"""Rows -> Parquet files with one fixed schema, a row group at a time.
+
+Types inferred from data would not concatenate: an all-empty `category` has none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif.export.rows import Row, Split
+from rlaif.export.settings import Config
+
+ROW_GROUP = 1000  # rows held in memory for each file that is being written
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_STRINGS = pa.list_(pa.string())
+_FROM = [("id", pa.string()), ("category", pa.string())]
+_COMPLETION = [("prompt", _MESSAGES), ("completion", _MESSAGES)]
+SCHEMAS: dict[Config, Any] = {  # Any: pyarrow ships no types
+    "preference": pa.schema(
+        [
+            *[(name, _MESSAGES) for name in ("prompt", "chosen", "rejected")],
+            *_FROM,
+            ("p", pa.float64()),
+            ("margin", pa.float64()),
+            ("strategy", pa.string()),
+            ("principles", _STRINGS),
+            ("judges", _STRINGS),
+            ("chosen_model", pa.string()),
+            ("rejected_model", pa.string()),
+        ]
+    ),
+    "sft": pa.schema([*_COMPLETION, ("principle", pa.string()), *_FROM]),
+    "kto": pa.schema([*_COMPLETION, ("label", pa.bool_()), *_FROM]),
+}
+
+
+def file_name(split: Split) -> str:
+    return f"{split}-00000-of-00001.parquet"
+
+
+class Datasets:
+    """The datasets being written under a folder, `<config>/<split>-...parquet`, each when its first row comes.
+
+    `rows` counts what was written. A file without rows cannot be loaded, so there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.rows: dict[Config, dict[Split, int]] = {}
+        self._folder = folder
+        self._files: dict[tuple[Config, Split], _File] = {}
+
+    def write(self, config: Config, split: Split, rows: list[Row]) -> None:
+        if not rows:
+            return
+        if (config, split) not in self._files:
+            path = self._folder / config / file_name(split)
+            path.parent.mkdir(exist_ok=True)
+            self._files[config, split] = _File(path, SCHEMAS[config])
+            self.rows.setdefault(config, {})[split] = 0
+        self._files[config, split].write(rows)
+        self.rows[config][split] += len(rows)
+
+    def __enter__(self) -> Datasets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close(whole=kind is None)
+        if kind is None:
+            self._give_train_its_rows()
+
+    def _give_train_its_rows(self) -> None:
+        """In a tiny run the few rows may all have fallen to test; a dataset without train is of no use."""
+        for config, counts in self.rows.items():
+            if "train" not in counts:
+                folder = self._folder / config
+                (folder / file_name("test")).rename(folder / file_name("train"))
+                counts["train"] = counts.pop("test")
+
+
+class _File:
+    def __init__(self, path: Path, schema: Any) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[Row] = []
+
+    def write(self, rows: list[Row]) -> None:
+        self._waiting += rows
+        if len(self._waiting) >= ROW_GROUP:
+            self._flush()
+
+    def close(self, whole: bool) -> None:
+        if whole and self._waiting:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting = []

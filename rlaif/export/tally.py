@@ -1,0 +1,144 @@
+"""What an export counted: attrition, pairs, and how far the judges can be trusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlaif.export.pairs import NoPair, Pair
+from rlaif.export.rows import Split
+from rlaif.export.settings import Config
+from rlaif.types import Messages, Record
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeStats:
+    """One judge's verdicts, counted. A verdict is usable when both orders gave an answer."""
+
+    verdicts: int
+    usable: int
+    consistent: int  # the same winner in both orders
+    first_picks: float  # of 2 * usable answers, those for the response shown first; a draw is half
+
+    @property
+    def unusable_share(self) -> float:
+        return 1 - self.usable / self.verdicts
+
+    @property
+    def swap_consistency(self) -> float | None:
+        return self.consistent / self.usable if self.usable else None
+
+    @property
+    def position_bias(self) -> float | None:
+        """P(the response shown first wins) - 0.5."""
+        return self.first_picks / (2 * self.usable) - 0.5 if self.usable else None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The clearest pair of the run, to show."""
+
+    id: str
+    prompt: Messages
+    chosen: str
+    rejected: str
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """`rows` by configuration and split; `outcomes` like "ok", "dropped: refusal"; lengths in characters, mean."""
+
+    folder: Path
+    rows: Mapping[Config, Mapping[Split, int]]
+    records: int
+    outcomes: Mapping[str, int]
+    pairs: int
+    strategies: Mapping[str, int]
+    no_pair: Mapping[str, int]
+    judges: Mapping[str, JudgeStats]
+    longer_chosen: float  # pairs whose chosen response is the longer one; equal lengths are half
+    chosen_chars: float
+    rejected_chars: float
+    example: Example | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts while records stream by."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    strategies: Counter[str] = field(default_factory=Counter)
+    no_pair: Counter[str] = field(default_factory=Counter)
+    _judges: dict[str, Counter[str]] = field(default_factory=dict)
+    _longer: float = 0.0
+    _chosen_chars: int = 0
+    _rejected_chars: int = 0
+    _example: Example | None = None
+
+    @property
+    def judged(self) -> bool:
+        return bool(self._judges)
+
+    def read(self, record: Record) -> None:
+        outcome = record.outcome or "unfinished"
+        self.outcomes[f"{outcome}: {record.reason}" if record.reason else outcome] += 1
+
+    def add(self, record: Record, pairs: Sequence[Pair], reason: NoPair | None) -> None:
+        self._judge(record)
+        if reason:
+            self.no_pair[reason] += 1
+        for pair in pairs:
+            self._pair(record, pair)
+
+    def summary(self, folder: Path, rows: Mapping[Config, Mapping[Split, int]]) -> ExportSummary:
+        pairs = self.strategies.total()
+        return ExportSummary(
+            folder=folder,
+            rows=rows,
+            records=self.outcomes.total(),
+            outcomes=dict(self.outcomes.most_common()),
+            pairs=pairs,
+            strategies=dict(self.strategies.most_common()),
+            no_pair=dict(self.no_pair.most_common()),
+            judges={name: _stats(counts) for name, counts in sorted(self._judges.items())},
+            longer_chosen=self._longer / pairs if pairs else 0.0,
+            chosen_chars=self._chosen_chars / pairs if pairs else 0.0,
+            rejected_chars=self._rejected_chars / pairs if pairs else 0.0,
+            example=self._example,
+        )
+
+    def _judge(self, record: Record) -> None:
+        for verdict in record.verdicts:
+            counts = self._judges.setdefault(verdict.judge, Counter())
+            counts["verdicts"] += 1
+            if verdict.outcome != "ok" or verdict.p_ab is None or verdict.p_ba is None:
+                continue
+            counts["usable"] += 1
+            counts["consistent"] += (verdict.p_ab - 0.5) * (verdict.p_ba - 0.5) > 0
+            # `first` was shown first in one order, `second` in the other.
+            counts["half_first_picks"] += _halves(verdict.p_ab) + _halves(1 - verdict.p_ba)
+
+    def _pair(self, record: Record, pair: Pair) -> None:
+        chosen, rejected = record.responses[pair.chosen].text, record.responses[pair.rejected].text
+        self.strategies[pair.strategy] += 1
+        self._chosen_chars += len(chosen)
+        self._rejected_chars += len(rejected)
+        self._longer += 1.0 if len(chosen) > len(rejected) else 0.5 if len(chosen) == len(rejected) else 0.0
+        if self._example is None or pair.p > self._example.p:
+            self._example = Example(record.id, record.prompt, chosen, rejected, pair.p)
+
+
+def _halves(p: float) -> int:
+    return 2 if p > 0.5 else 1 if p == 0.5 else 0
+
+
+def _stats(counts: Counter[str]) -> JudgeStats:
+    return JudgeStats(
+        verdicts=counts["verdicts"],
+        usable=counts["usable"],
+        consistent=counts["consistent"],
+        first_picks=counts["half_first_picks"] / 2,
+    )
