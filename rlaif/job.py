@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import uvloop
 import yaml
 
 from rlaif.backends import ModelSpec, identity_of, open_backend
@@ -228,7 +229,7 @@ def _run(
             folder.create()
             held.enter_context(RunLock(folder))
             _settle_settings(settings, folder, meaning(settings, constitution, templates))
-        status = asyncio.run(
+        status = uvloop.run(
             _records(
                 job,
                 Context({}, constitution, templates, settings.seed),

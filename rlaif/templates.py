@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -108,6 +109,9 @@ class Templates:
             line = next(i for i, row in enumerate(self._read(path).splitlines(), 1) if name in row)
             raise ConfigError(f"{path}:{line}: unknown name '{name}'; known here: {', '.join(sorted(allowed))}")
         template = self._environment.from_string(text)
+        if used == {"few_shot"}:  # worked examples: the same text for all records, rendered once
+            examples = cache(lambda few_shot: template.render(few_shot=few_shot))
+            return _Turn(_role(role), None, lambda few_shot, **_: examples(few_shot))
         if used:
             return _Turn(_role(role), None, template.render)
         return _Turn(_role(role), template.render().strip(), None)
@@ -134,5 +138,7 @@ def _role(name: str) -> Role:
 
 def fenced(text: str, tag: str) -> str:
     """`text` between <tag> lines; a tag of that name inside it is defused, so it cannot end the fence."""
+    if "<" not in text:
+        return f"<{tag}>\n{text}\n</{tag}>"
     inner = re.sub(rf"<(/?)(?={re.escape(tag)}\b)", r"<\1 ", text, flags=re.IGNORECASE)
     return f"<{tag}>\n{inner}\n</{tag}>"

@@ -60,11 +60,10 @@ class Script(BaseModel):
             raise ProviderError("bad_request", "this model has no system role", parameter="system")
         if not self.logprobs and request.top_logprobs:
             raise ProviderError("unsupported", "logprobs are not supported", parameter="logprobs")
-        if _draw(self.seed, "refuse", request) < self.refusal_rate:
+        if self.refusal_rate and _draw(self.seed, "refuse", request) < self.refusal_rate:
             return Completion("I can't help with that.", "refusal", usage=_usage(request, 6))
-        shown = _SHOWN.search(asked)
-        if shown is not None and "one letter" in asked:
-            return self._choose(request, shown["a"], shown["b"])
+        if "one letter" in asked and "<response_b>" in asked:
+            return self._choose(request, _between(asked, "response_a"), _between(asked, "response_b"))
         if "from 1" in asked and "<response>" in asked:
             return self._rate(request, asked)
         if "A or B" in asked:
@@ -72,14 +71,15 @@ class Script(BaseModel):
         return self._write(request, asked)
 
     def _write(self, request: Request, asked: str) -> Completion:
-        quality = _draw(self.seed, "quality", request)
+        noise = blake2b(request.key(), digest_size=64, salt=str(self.seed).encode()[:16]).digest()
+        quality = int.from_bytes(noise[:4], "big") / 2**32
         if "Revision request" in asked:
-            before = [q for message in request.messages if (q := quality_of(message.content)) is not None]
+            before = [q for message in request.messages[-4:] if (q := quality_of(message.content)) is not None]
             quality = min(1.0, (before[-1] if before else 0.5) + self.gain * quality)
-        noise = blake2b(request.key(), digest_size=4).hexdigest()
-        text = f"Scripted answer {noise} of quality {quality:.3f}:"
-        words = [_WORDS[byte % len(_WORDS)] for byte in _bytes(noise, self.words)[: self.words]]
-        if _draw(self.seed, "truncate", request) < self.truncation_rate:
+        text = f"Scripted answer {noise[:4].hex()} of quality {quality:.3f}:"
+        start = noise[4] % len(_WORDS)
+        words = (_WORDS * (self.words // len(_WORDS) + 2))[start : start + self.words]
+        if self.truncation_rate and _draw(self.seed, "truncate", request) < self.truncation_rate:
             return Completion(f"{text} {' '.join(words)}", "length", usage=_usage(request, self.words))
         return Completion(f"{text} {' '.join(words)}.", usage=_usage(request, self.words))
 
@@ -172,19 +172,105 @@ def quality_of(text: str) -> float | None:
 
 
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
+_INJECTION.search(text) and _draw(self.seed, "obey", request) < self.obedience:
+                logit = sign * 9.0
+        p_a = 1.0 / (1.0 + math.exp(-logit))
+        if request.temperature:
+            p_a = float(_draw(self.seed, "vote", request) < p_a)
+        return _one_token(request, {"A": p_a * 0.98, "B": (1.0 - p_a) * 0.98})
+
+    def _rate(self, request: Request, asked: str) -> Completion:
+        quality = quality_of(asked.rpartition("<response>")[2])
+        digit = str(1 + round(8 * (0.5 if quality is None else quality)))
+        return _one_token(request, {digit: 0.9, "5": 0.05} if digit != "5" else {"5": 0.95})
+
+
+class ScriptedBackend:
+    """Answers with `answer(request)`: a Completion, a text, or an awaitable of either."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        latency_s: float = 0.0,
+        error_rate: float = 0.0,
+        transient_error_rate: float = 0.0,
+    ) -> None:
+        self._answer = answer
+        self._latency_s = latency_s
+        self._error_rate = error_rate
+        self._transient_error_rate = transient_error_rate
+        self._failed_once: set[bytes] = set()
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> ScriptedBackend:
+        script = script_of(spec)
+        return cls(
+            script,
+            latency_s=script.latency_ms / 1000,
+            error_rate=script.error_rate,
+            transient_error_rate=script.transient_error_rate,
+        )
+
+    async def complete(self, request: Request) -> Completion:
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        if self._error_rate or self._transient_error_rate:
+            self._maybe_fail(request)
+        answer = self._answer(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return Completion(answer) if isinstance(answer, str) else answer
+
+    async def close(self) -> None:
+        self._failed_once.clear()
+
+    def _maybe_fail(self, request: Request) -> None:
+        if _draw(0, "error", request) < self._error_rate:
+            raise ProviderError("bad_request", "scripted: this request always fails")
+        key = request.key()
+        if key in self._failed_once:
+            self._failed_once.remove(key)
+        elif _draw(0, "transient", request) < self._transient_error_rate:
+            self._failed_once.add(key)
+            raise ProviderError("server", "scripted: this request fails once", retry_after_s=0.0)
+
+
+def script_of(spec: ModelSpec) -> Script:
+    try:
+        return Script.model_validate(spec.script)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"script.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def identity(spec: ModelSpec) -> str:
+    """Scripts answer alike if their settings are alike; speed and faults change no answer."""
+    meaning = script_of(spec).model_dump(exclude={"latency_ms", "error_rate", "transient_error_rate"})
+    digest = blake2b(msgspec.json.encode(meaning), digest_size=4).hexdigest()
+    return f"scripted:{spec.model or 'script'}@{digest}"
+
+
+def quality_of(text: str) -> float | None:
+    """The hidden quality a scripted text carries, if it is one."""
+    found = _QUALITY.search(text)
+    return float(found[1]) if found else None
+
+
+_QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _SHOWN = re.compile(r"<response_a>(?P<a>.*)</response_a>.*<response_b>(?P<b>.*)</response_b>", re.DOTALL)
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
+
+
+def _between(text: str, tag: str) -> str:
+    return text.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0]
 
 
 def _draw(seed: int, purpose: str, request: Request) -> float:
     """Uniform in [0, 1), from the request's identity."""
     digest = blake2b(request.key(), digest_size=8, salt=f"{seed}{purpose}".encode()[:16]).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def _bytes(noise: str, count: int) -> bytes:
-    return blake2b(noise.encode(), digest_size=64).digest() * (count // 64 + 1)
 
 
 def _one_token(request: Request, mass: dict[str, float]) -> Completion:
