@@ -71,7 +71,7 @@ class Script(BaseModel):
         return self._write(request, asked)
 
     def _write(self, request: Request, asked: str) -> Completion:
-        noise = blake2b(request.key(), digest_size=64, salt=str(self.seed).encode()[:16]).digest()
+        noise = blake2b(request.key(), digest_size=8, salt=str(self.seed).encode()[:16]).digest()
         quality = int.from_bytes(noise[:4], "big") / 2**32
         if "Revision request" in asked:
             before = [q for message in request.messages[-4:] if (q := quality_of(message.content)) is not None]
@@ -172,93 +172,6 @@ def quality_of(text: str) -> float | None:
 
 
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
-_INJECTION.search(text) and _draw(self.seed, "obey", request) < self.obedience:
-                logit = sign * 9.0
-        p_a = 1.0 / (1.0 + math.exp(-logit))
-        if request.temperature:
-            p_a = float(_draw(self.seed, "vote", request) < p_a)
-        return _one_token(request, {"A": p_a * 0.98, "B": (1.0 - p_a) * 0.98})
-
-    def _rate(self, request: Request, asked: str) -> Completion:
-        quality = quality_of(asked.rpartition("<response>")[2])
-        digit = str(1 + round(8 * (0.5 if quality is None else quality)))
-        return _one_token(request, {digit: 0.9, "5": 0.05} if digit != "5" else {"5": 0.95})
-
-
-class ScriptedBackend:
-    """Answers with `answer(request)`: a Completion, a text, or an awaitable of either."""
-
-    def __init__(
-        self,
-        answer: Answer,
-        *,
-        latency_s: float = 0.0,
-        error_rate: float = 0.0,
-        transient_error_rate: float = 0.0,
-    ) -> None:
-        self._answer = answer
-        self._latency_s = latency_s
-        self._error_rate = error_rate
-        self._transient_error_rate = transient_error_rate
-        self._failed_once: set[bytes] = set()
-
-    @classmethod
-    def from_spec(cls, spec: ModelSpec) -> ScriptedBackend:
-        script = script_of(spec)
-        return cls(
-            script,
-            latency_s=script.latency_ms / 1000,
-            error_rate=script.error_rate,
-            transient_error_rate=script.transient_error_rate,
-        )
-
-    async def complete(self, request: Request) -> Completion:
-        if self._latency_s:
-            await asyncio.sleep(self._latency_s)
-        if self._error_rate or self._transient_error_rate:
-            self._maybe_fail(request)
-        answer = self._answer(request)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return Completion(answer) if isinstance(answer, str) else answer
-
-    async def close(self) -> None:
-        self._failed_once.clear()
-
-    def _maybe_fail(self, request: Request) -> None:
-        if _draw(0, "error", request) < self._error_rate:
-            raise ProviderError("bad_request", "scripted: this request always fails")
-        key = request.key()
-        if key in self._failed_once:
-            self._failed_once.remove(key)
-        elif _draw(0, "transient", request) < self._transient_error_rate:
-            self._failed_once.add(key)
-            raise ProviderError("server", "scripted: this request fails once", retry_after_s=0.0)
-
-
-def script_of(spec: ModelSpec) -> Script:
-    try:
-        return Script.model_validate(spec.script)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"script.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def identity(spec: ModelSpec) -> str:
-    """Scripts answer alike if their settings are alike; speed and faults change no answer."""
-    meaning = script_of(spec).model_dump(exclude={"latency_ms", "error_rate", "transient_error_rate"})
-    digest = blake2b(msgspec.json.encode(meaning), digest_size=4).hexdigest()
-    return f"scripted:{spec.model or 'script'}@{digest}"
-
-
-def quality_of(text: str) -> float | None:
-    """The hidden quality a scripted text carries, if it is one."""
-    found = _QUALITY.search(text)
-    return float(found[1]) if found else None
-
-
-_QUALITY = re.compile(r"of quality ([01]\.\d+)")
-_SHOWN = re.compile(r"<response_a>(?P<a>.*)</response_a>.*<response_b>(?P<b>.*)</response_b>", re.DOTALL)
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
 
