@@ -221,6 +221,8 @@ def _run(
     constitution = load_constitution(settings.constitution)
     templates = Templates(settings.templates)
     reader = PromptReader(settings.prompts, settings.limit)
+    if settings.export.pairs and not any(stage.judges() for _, stage in stages):
+        raise ConfigError("export.pairs needs verdicts: add a 'judge' stage to the pipeline, or set export.pairs=[]")
     for purpose in sorted({purpose for _, stage in stages for purpose in stage.purposes()}):
         constitution.draw("", purpose)  # raises if no principle has the text
     job = Job(settings, folder, _count(reader), _calls_per_record(stages), limited_for_local)
@@ -290,8 +292,9 @@ def _open_models(
         if role not in asked:
             continue
         identity = identity_of(spec)
-        if identity not in opened:
-            opened[identity] = LLM(
+        same = spec.model_dump_json()
+        if same not in opened:
+            opened[same] = LLM(
                 name=display_name(spec),
                 identity=identity,
                 journal=journal,
@@ -308,7 +311,7 @@ def _open_models(
                     f"{display_name(spec)} is new under the identity {identity}; answers under {elsewhere[0]} are not "
                     "reused (set models.*.identity if it is the same model)"
                 )
-        models[role] = opened[identity]
+        models[role] = opened[same]
     return models
 
 

@@ -35,6 +35,10 @@ class Stage(BaseModel):
         """What it draws principles for."""
         return ()
 
+    def judges(self) -> bool:
+        """Whether it leaves verdicts, which pairs are made from."""
+        return False
+
     def plan(self, candidates: int) -> tuple[int, int]:
         """(calls at most, candidates afterwards) for a record that comes with `candidates`."""
         return 0, candidates

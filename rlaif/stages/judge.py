@@ -55,6 +55,9 @@ class Judge(Stage):
     def purposes(self) -> tuple[Purpose, ...]:
         return ("judge",)
 
+    def judges(self) -> bool:
+        return True
+
     def plan(self, candidates: int) -> tuple[int, int]:
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
         return pairs * self.judge.calls(), candidates
