@@ -37,6 +37,7 @@ from rlaif.version import __version__
 if TYPE_CHECKING:
     from rlaif.export import Example, ExportSummary
 
+EMBEDDED = "SmolLM2-135M-Instruct"
 # The embedded model makes 30-100 tokens a second on a laptop's CPU.
 LOCAL_LIMIT = 16
 
@@ -316,7 +317,9 @@ def _open_models(
 
 
 def display_name(spec: ModelSpec) -> str:
-    """What users read: the model's name without its address."""
+    """What users and the dataset's card read: the model's name, without address or folder."""
+    if spec.provider == "local":
+        return Path(spec.model).stem or EMBEDDED
     return spec.model or spec.provider
 
 

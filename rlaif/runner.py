@@ -134,14 +134,12 @@ class Runner:
                 self.progress.pending += 1
             else:
                 part.lines[place] = encode(ended)
-            part.ended += 1
-            if part.ended == part.size:
-                await self._settle(part)
         except BaseException as error:  # whatever it is, it ends the run, in order: `run` raises it
-            self._error = self._error or error
-            self.stop()
-        finally:
-            self._window.release()
+            self._fail(error)
+        part.ended += 1
+        if part.ended == part.size:
+            await self._settle(part)
+        self._window.release()
 
     async def _stages_of(self, record: Record) -> Record | None:
         """The record at its end; None if it waits for an answer."""
@@ -173,8 +171,13 @@ class Runner:
                 lines = [part.lines[place] for place in range(part.size)]
                 await asyncio.to_thread(self._folder.write_part, part.number, lines)
                 self._written.add(part.number)
-        finally:
-            self._open_parts.release()
+        except BaseException as error:
+            self._fail(error)
+        self._open_parts.release()
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self.stop()
 
 
 def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:

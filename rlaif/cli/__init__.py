@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rlaif.cli import files, generate, show
-from rlaif.errors import ConfigError, RlaifError
+from rlaif.errors import ConfigError, ProviderError, RlaifError
 from rlaif.version import __version__
 
 app = typer.Typer(
@@ -57,4 +57,6 @@ def main() -> None:
     except RlaifError as error:
         typer.echo(f"rlaif: {error}", err=True)
         code = 2 if isinstance(error, ConfigError) else 1
+        if isinstance(error, ProviderError):
+            typer.echo("the run stopped; what was answered is kept: run the same command again to go on", err=True)
     sys.exit(code)
