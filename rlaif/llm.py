@@ -194,6 +194,8 @@ async def ask_all(*calls: Awaitable[_T]) -> list[_T]:
     another pass. Bugs and fatal errors come before Pending, Pending before failures: a record that
     still waits has not failed yet.
     """
+    if len(calls) == 1:
+        return [await calls[0]]  # no task needed
     answers = await asyncio.gather(*calls, return_exceptions=True)
     raised = [answer for answer in answers if isinstance(answer, BaseException)]
     if raised:
