@@ -9,36 +9,34 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
-import yaml
 
-from rlaif.backends import ModelSpec, identity_of, open_backend
-from rlaif.config import Settings, assigned, changed, differences, load_settings, meaning, stages_of
+from rlaif.config import Settings, assigned, changed, load_settings, meaning, stages_of
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.context import Context
 from rlaif.documents import load
 from rlaif.errors import ConfigError
 from rlaif.journal import Journal
-from rlaif.llm import LLM, Tally
+from rlaif.llm import Tally
+from rlaif.models import display_name, open_models
 from rlaif.preflight import preflight
 from rlaif.runner import Progress, Runner
+from rlaif.runs import begin_or_go_on, checked_name, existing_run, settings_of, write_settings
 from rlaif.source import PromptReader
 from rlaif.stages import Stage
 from rlaif.store import RunFolder, RunLock, write_whole
 from rlaif.summary import Funnel, funnel_of, summary
 from rlaif.templates import Templates
-from rlaif.version import __version__
 
 if TYPE_CHECKING:
     from rlaif.export import Example, ExportSummary
 
-EMBEDDED = "SmolLM2-135M-Instruct"
 # The embedded model makes 30-100 tokens a second on a laptop's CPU.
 LOCAL_LIMIT = 16
 
@@ -179,32 +177,10 @@ def export(
     document = load(folder.settings)
     settings = changed(replace(document, data=document.data["settings"]), changes)
     with RunLock(folder):
-        _write_settings(folder, settings, document.data["meaning"])
+        write_settings(folder, settings, document.data["meaning"])
         previous = json.loads(folder.summary.read_bytes()) if folder.summary.is_file() else {}
         duplicates = previous.get("duplicate_prompts", 0)
         return _finished(Job(settings, folder, None, 0), load_constitution(settings.constitution), "done", duplicates)
-
-
-def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
-    """Raises ConfigError with the runs there are."""
-    folder = RunFolder(Path(runs_dir), checked_name(run))
-    if not folder.settings.is_file():
-        known = ", ".join(sorted(path.parent.name for path in Path(runs_dir).glob("*/run.yaml"))) or "none"
-        raise ConfigError(f"no run '{run}' in {runs_dir}; there are: {known}")
-    return folder
-
-
-def settings_of(folder: RunFolder) -> Settings:
-    """The resolved settings a run was made with."""
-    document = load(folder.settings)
-    return changed(replace(document, data=document.data["settings"]), {})
-
-
-def checked_name(name: str) -> str:
-    """A run's name is a folder's name. Raises ConfigError."""
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0") or name.startswith("."):
-        raise ConfigError(f"--run '{name}' cannot be a folder's name; use letters, digits, '-' and '_'")
-    return name
 
 
 def _run(
@@ -232,8 +208,8 @@ def _run(
         if not dry_run:
             folder.create()
             held.enter_context(RunLock(folder))
-            _settle_settings(settings, folder, meaning(settings, constitution, templates))
-        status = uvloop.run(
+            begin_or_go_on(settings, folder, meaning(settings, constitution, templates))
+        status = _run_in_loop(
             _records(
                 job,
                 Context({}, constitution, templates, settings.seed),
@@ -251,6 +227,16 @@ def _run(
         return _finished(job, constitution, status, reader.duplicates)
 
 
+def _run_in_loop(job: Coroutine[None, None, Status]) -> Status:
+    """In a thread of its own where this one has a running loop already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return uvloop.run(job)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(uvloop.run, job).result()
+
+
 async def _records(
     job: Job,
     context: Context,
@@ -266,7 +252,8 @@ async def _records(
     """All calls of the job: models opened and asked, parts written, models closed."""
     async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
         asked = {role for _, stage in stages for role in stage.roles()}
-        models = _open_models(job, journal, asked, sending, retry_failed, environment)
+        specs = {role: spec for role, spec in job.settings.models.items() if role in asked}
+        models = open_models(specs, journal, environment, job.folder.path, sending=sending, retry_failed=retry_failed)
         context = replace(context, models=models)
         runner = Runner(job.folder, stages, context, window=job.settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
@@ -284,46 +271,6 @@ async def _records(
     return "interrupted" if runner.stopping else "done"
 
 
-def _open_models(
-    job: Job, journal: Journal, asked: set[str], sending: bool, retry_failed: bool, environment: dict[str, str]
-) -> dict[str, LLM]:
-    """One LLM a model, not a role: a model in two roles is one server and one queue."""
-    opened: dict[str, LLM] = {}
-    models: dict[str, LLM] = {}
-    for role, spec in job.settings.models.items():
-        if role not in asked:
-            continue
-        identity = identity_of(spec)
-        same = spec.model_dump_json()
-        if same not in opened:
-            opened[same] = LLM(
-                name=display_name(spec),
-                identity=identity,
-                journal=journal,
-                open_backend=partial(open_backend, spec, environment, job.folder.path),
-                concurrency=spec.concurrency,
-                attempts=spec.attempts,
-                sending=sending,
-                retry_failed=retry_failed,
-                extra={"body": spec.extra_body, "headers": spec.headers} if spec.extra_body or spec.headers else None,
-            )
-            elsewhere = [known for known in journal.identities_of(display_name(spec)) if known != identity]
-            if elsewhere and not journal.has_calls(identity):
-                job.notices.append(
-                    f"{display_name(spec)} is new under the identity {identity}; answers under {elsewhere[0]} are not "
-                    "reused (set models.*.identity if it is the same model)"
-                )
-        models[role] = opened[same]
-    return models
-
-
-def display_name(spec: ModelSpec) -> str:
-    """What users and the dataset's card read: the model's name, without address or folder."""
-    if spec.provider == "local":
-        return Path(spec.model).stem or EMBEDDED
-    return spec.model or spec.provider
-
-
 @contextlib.contextmanager
 def _stopped_by_ctrl_c(runner: Runner) -> Iterator[None]:
     """The first Ctrl-C stops new calls and drains those in flight; a second one ends the process as usual."""
@@ -335,7 +282,7 @@ def _stopped_by_ctrl_c(runner: Runner) -> Iterator[None]:
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
-    except (ValueError, NotImplementedError):  # not the main thread, or no signals here
+    except (ValueError, RuntimeError):  # not the main thread
         yield
         return
     try:
@@ -360,27 +307,6 @@ def _unobserved(job: Job) -> Iterator[None]:
     yield
 
 
-def _settle_settings(settings: Settings, folder: RunFolder, now: dict[str, Any]) -> None:
-    """Write run.yaml, or refuse to go on with a run that was begun with another meaning."""
-    if folder.settings.is_file():
-        changed = differences(load(folder.settings).data["meaning"], now)
-        if changed:
-            raise ConfigError(
-                f"run '{folder.name}' was made with other settings:\n  "
-                + "\n  ".join(changed)
-                + "\nchoose another --run name: it shares the journal, so only what changed is paid for"
-            )
-    _write_settings(folder, settings, now)
-
-
-def _write_settings(folder: RunFolder, settings: Settings, meaning: dict[str, Any]) -> None:
-    resolved = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    # Through JSON: one spelling on both sides of the comparison above, and no aliases in the YAML.
-    content = {"rlaif": __version__, "settings": resolved, "meaning": meaning}
-    text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
-    write_whole(folder.settings, text.encode())
-
-
 def _count(reader: PromptReader) -> int | None:
     """How many prompts there are; None where counting would mean reading a large file twice."""
     if reader.path.stat().st_size > 50_000_000:
@@ -396,28 +322,10 @@ def _calls_per_record(stages: Sequence[tuple[str, Stage]]) -> int:
     return calls
 
 
-def export_run(folder: RunFolder, settings: Settings, constitution: Constitution) -> ExportSummary:
-    """The run's datasets, made anew from its parts; asks no model."""
-    from rlaif.export import About, export_dataset
-
-    about = About(
-        run=folder.name,
-        constitution_name=constitution.name,
-        constitution_version=constitution.version,
-        licence=constitution.licence,
-        language=constitution.language,
-        models={role: display_name(spec) for role, spec in settings.models.items()},
-        prompts=Path(settings.prompts.path).name,
-        pipeline=settings.name,
-        stages=tuple(entry.kind for entry in settings.stages),
-    )
-    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
-
-
 def _finished(job: Job, constitution: Constitution, status: Status, duplicates: int) -> Result:
     folder = job.folder
     funnel = funnel_of(folder.records())
-    exported = export_run(folder, job.settings, constitution) if funnel.records else None
+    exported = _exported(folder, job.settings, constitution) if funnel.records else None
     content = _summary(job, funnel, status, duplicates, exported)
     write_whole(folder.summary, json.dumps(content, indent=2).encode())
     return Result(folder.name, folder.path, status, content, None if exported is None else exported.example)
@@ -434,6 +342,24 @@ def _summary(
         wall_s=time.monotonic() - job.started,
         dataset=None if exported is None else _dataset_counts(exported),
     )
+
+
+def _exported(folder: RunFolder, settings: Settings, constitution: Constitution) -> ExportSummary:
+    """The run's datasets, made anew from its parts; asks no model."""
+    from rlaif.export import About, export_dataset
+
+    about = About(
+        run=folder.name,
+        constitution_name=constitution.name,
+        constitution_version=constitution.version,
+        licence=constitution.licence,
+        language=constitution.language,
+        models={role: display_name(spec) for role, spec in settings.models.items()},
+        prompts=Path(settings.prompts.path).name,
+        pipeline=settings.name,
+        stages=tuple(entry.kind for entry in settings.stages),
+    )
+    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
 
 
 def _dataset_counts(exported: ExportSummary) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def show(
     from rich.console import Console
 
     from rlaif.errors import ConfigError
-    from rlaif.job import existing_run
+    from rlaif.runs import existing_run
 
     folder = existing_run(runs_dir, run)
     console = Console()

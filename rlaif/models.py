@@ -1,0 +1,61 @@
+"""The models of a run: one door each, opened at the first call that must be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from rlaif.backends import ModelSpec, identity_of, open_backend
+from rlaif.journal import Journal
+from rlaif.llm import LLM
+
+EMBEDDED = "SmolLM2-135M-Instruct"
+
+
+def open_models(
+    specs: Mapping[str, ModelSpec],
+    journal: Journal,
+    environment: dict[str, str],
+    log_folder: Path,
+    *,
+    sending: bool = True,
+    retry_failed: bool = False,
+) -> dict[str, LLM]:
+    """One LLM a model, not a role: a model in two roles is one server and one queue."""
+    opened: dict[str, LLM] = {}
+    models: dict[str, LLM] = {}
+    for role, spec in specs.items():
+        same = spec.model_dump_json()
+        if same not in opened:
+            opened[same] = LLM(
+                name=display_name(spec),
+                identity=identity_of(spec),
+                journal=journal,
+                open_backend=partial(open_backend, spec, environment, log_folder),
+                concurrency=spec.concurrency,
+                attempts=spec.attempts,
+                sending=sending,
+                retry_failed=retry_failed,
+                extra={"body": spec.extra_body, "headers": spec.headers} if spec.extra_body or spec.headers else None,
+            )
+            _warn_of_new_identity(opened[same])
+        models[role] = opened[same]
+    return models
+
+
+def display_name(spec: ModelSpec) -> str:
+    """What users and the dataset's card read: the model's name, without address or folder."""
+    if spec.provider == "local":
+        return Path(spec.model).stem or EMBEDDED
+    return spec.model or spec.provider
+
+
+def _warn_of_new_identity(llm: LLM) -> None:
+    """A known model at a new address is asked everything anew: say so before it is paid for."""
+    elsewhere = [known for known in llm.journal.identities_of(llm.name) if known != llm.identity]
+    if elsewhere and not llm.journal.has_calls(llm.identity):
+        llm.notices.append(
+            f"{llm.name} is new as {llm.identity}; its answers as {elsewhere[0]} are not reused "
+            "(if it is the same model, set identity: in models)"
+        )
