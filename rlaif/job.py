@@ -21,7 +21,7 @@ from rlaif.config import Settings, assigned, changed, load_settings, meaning, st
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.context import Context
 from rlaif.documents import load
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, Pending
 from rlaif.journal import Journal
 from rlaif.llm import Tally
 from rlaif.models import display_name, open_models
@@ -259,9 +259,10 @@ async def _records(
         job.progress, job.tallies = runner.progress, context.tallies
         try:
             with _stopped_by_ctrl_c(runner), _rare_garbage_collection(), observer(job):
-                for llm in {id(llm): llm for llm in models.values()}.values():
-                    llm.traits = await preflight(llm, context.at("preflight").tally(llm))
-                    job.notices += llm.notices
+                with contextlib.suppress(Pending):  # Ctrl-C already: the runner begins nothing then
+                    for llm in {id(llm): llm for llm in models.values()}.values():
+                        llm.traits = await preflight(llm, context.at("preflight").tally(llm))
+                        job.notices += llm.notices
                 await runner.run(reader)
         finally:
             for llm in models.values():
