@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import yaml
@@ -85,6 +85,11 @@ class Settings(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=1)] = 256  # records under way at once
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _with_defaults(cls, value: object) -> object:
+        return {"policy": LOCAL, "judge": LOCAL} | value if isinstance(value, dict) else value
+
     @field_validator("prompts", mode="before")
     @classmethod
     def _path_alone(cls, value: object) -> object:
@@ -139,20 +144,40 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
     return stages
 
 
-def meaning(settings: Settings, constitution: Constitution, templates: Templates) -> dict[str, Any]:
+def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) -> None:
+    """Refuse, before any call is paid for, pairs that these stages leave no evidence for."""
+    evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
+    for strategy, needed in (("best_vs_worst", "all"), ("revision_vs_original", "revisions")):
+        if strategy in export.pairs and needed not in evidence:
+            raise ConfigError(
+                f"export.pairs: '{strategy}' needs verdicts: add a 'judge' stage with comparisons: [{needed}], "
+                "or set export.pairs=[]"
+            )
+    if export.quality_floor is not None and "scores" not in evidence:
+        raise ConfigError("export.quality_floor needs scores: add a 'rate' stage, or leave it out")
+
+
+def meaning(
+    settings: Settings, stages: Sequence[tuple[str, Stage]], constitution: Constitution, templates: Templates
+) -> dict[str, Any]:
     """What the records of a run depend on, as plain values; two runs with equal meanings are one run."""
+    asked = {role for _, stage in stages for role in stage.roles()}
     return {
-        "constitution": {"name": constitution.name, "hash": constitution.fingerprint},
-        "prompts": {"path": Path(settings.prompts.path).name, "hash": fingerprint(settings.prompts)},
+        "constitution": {
+            "name": constitution.name,
+            "version": constitution.version,
+            "licence": constitution.licence,
+            "language": constitution.language,
+            "hash": constitution.fingerprint,
+        },
+        "prompts": {"file": find("data", settings.prompts.path).name, "hash": fingerprint(settings.prompts)},
         "templates": templates.fingerprint,
         "models": {
             role: {"identity": identity_of(spec), "extra_body": spec.extra_body, "headers": spec.headers}
             for role, spec in settings.models.items()
+            if role in asked
         },
-        "stages": [
-            {entry.kind: getattr(entry, entry.kind).model_dump(mode="json", exclude_defaults=True)}
-            for entry in settings.stages
-        ],
+        "stages": [{entry.kind: getattr(entry, entry.kind).model_dump(mode="json")} for entry in settings.stages],
         "seed": settings.seed,
         "key_version": KEY_VERSION,
     }
@@ -182,18 +207,24 @@ def _parsed(assignment: str) -> tuple[str, object]:
 def _assign(data: Any, path: Sequence[str], value: object, whole: str) -> None:
     """Put `value` at a dotted path; a stage's kind stands for every stage of that kind."""
     head, *rest = path
-    kinds = [entry for entry in data["stages"] if head in (entry if isinstance(entry, dict) else [entry])]
-    if rest and kinds:
-        for i, entry in enumerate(data["stages"]):
+    stages = data["stages"] if isinstance(data["stages"], list) else []
+    kinds = [entry for entry in stages if head in (entry if isinstance(entry, dict) else [entry])]
+    if kinds and not rest and head not in Settings.model_fields:
+        raise ConfigError(f"--set {whole}: name a setting of the stage too, like --set {head}.NAME=VALUE")
+    if kinds and rest:
+        for i, entry in enumerate(stages):
             if entry == head:
-                data["stages"][i] = entry = {head: {}}
+                stages[i] = entry = {head: {}}
             if isinstance(entry, dict) and head in entry:
                 entry[head] = entry[head] or {}
                 _put(entry[head], rest, value, whole)
         return
     if head not in Settings.model_fields:
-        known = [next(iter(e)) if isinstance(e, dict) else e for e in data["stages"]]
-        raise ConfigError(f"--set {whole}: no '{head}'; stages: {', '.join(known)}; fields: {', '.join(_SETTABLE)}")
+        known = list(dict.fromkeys(next(iter(e)) if isinstance(e, dict) else str(e) for e in stages))
+        near = get_close_matches(head, [*known, *_SETTABLE], n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ";"
+        there = f"stages: {', '.join(known)}; fields: {', '.join(_SETTABLE)}"
+        raise ConfigError(f"--set {whole}: no stage or field '{head}'{hint} {there}")
     _put(data, path, value, whole)
 
 
@@ -202,10 +233,15 @@ _SETTABLE = [name for name in Settings.model_fields if name not in ("name", "sta
 
 def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -> None:
     *inner, last = path
-    for part in inner:
+    for depth, part in enumerate(inner):
         child = data.get(part)
-        if isinstance(child, str):  # a short form: a model or a prompt set
-            child = {"path": child} if part == "prompts" else short_form(child)
+        if isinstance(child, str) and path[0] == "prompts":
+            child = {"path": child}
+        elif isinstance(child, str) and path[0] == "models" and depth == 1:
+            try:
+                child = short_form(child)
+            except ValueError as error:
+                raise ConfigError(f"{'.'.join(path[:2])}: {error}") from None
         if child is not None and not isinstance(child, dict):
             raise ConfigError(f"--set {whole}: '{part}' has no fields")
         data[part] = data = child if child is not None else {}
@@ -227,4 +263,5 @@ def _from_code(entry: CodeStage, allow_code: bool) -> Stage:
         return cls.model_validate(entry.settings)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{entry.code}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        field = f", field '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ""
+        raise ConfigError(f"stage '{entry.code}'{field}: {first['msg'].removeprefix('Value error, ')}") from error

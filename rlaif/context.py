@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
-from rlaif.llm import LLM, Tally, without_system
+from rlaif.llm import LLM, THINKING_TOKENS, Tally, without_system
 from rlaif.templates import Templates
 from rlaif.types import Completion, Messages, Request
 
@@ -61,7 +61,7 @@ class Context:
             messages=messages if traits.system_role else without_system(messages),
             temperature=None if "temperature" in rejected else temperature,
             top_p=None if "top_p" in rejected else top_p,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens + THINKING_TOKENS if max_tokens and traits.thinks else max_tokens,
             stop=() if "stop" in rejected else stop,
             top_logprobs=(traits.top_logprobs or None) if logprobs else None,
             extra=llm.extra,

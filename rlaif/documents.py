@@ -40,15 +40,20 @@ class Document:
         return self.follow(loc)[1]
 
     def follow(self, loc: Loc) -> tuple[list[str | int], int]:
-        """The parts of `loc` that are in the file, and the line of the last; others (pydantic's tags) are skipped."""
+        """The parts of `loc` that are in the data, and the line of the last in the file.
+
+        Others (pydantic's tags) are skipped. Data that was changed since it was read has parts without a line.
+        """
         found: list[str | int] = []
-        node, line = self.node, self.node.start_mark.line
+        data, node, line = self.data, self.node, self.node.start_mark.line
         for part in loc:
+            if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+                data = data[part]  # type: ignore[index] # a list is never asked for a name
+                found.append(part)
             # PyYAML puts merged fields ("<<: *base") before the mapping's own; of two, the last counts.
             children = {name: (child, mark.line) for name, mark, child in _children(node)}
             if part in children:
                 node, line = children[part]
-                found.append(part)
         return found, line + 1
 
 

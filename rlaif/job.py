@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import time
@@ -17,25 +16,35 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
 
-from rlaif.config import Settings, assigned, changed, load_settings, meaning, stages_of
-from rlaif.constitution import Constitution, load_constitution
+from rlaif.config import Settings, assigned, changed, check_export, load_settings, meaning, stages_of
+from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.documents import load
 from rlaif.errors import ConfigError, Pending
 from rlaif.journal import Journal
 from rlaif.llm import Tally
-from rlaif.models import display_name, open_models
+from rlaif.models import open_models
 from rlaif.preflight import preflight
 from rlaif.runner import Progress, Runner
-from rlaif.runs import begin_or_go_on, checked_name, existing_run, settings_of, write_settings
+from rlaif.runs import (
+    check_meaning,
+    checked_name,
+    dataset_counts,
+    existing_run,
+    export_records,
+    read_summary,
+    settings_of,
+    write_settings,
+    write_summary,
+)
 from rlaif.source import PromptReader
 from rlaif.stages import Stage
-from rlaif.store import RunFolder, RunLock, write_whole
-from rlaif.summary import Funnel, funnel_of, summary
+from rlaif.store import RunFolder, RunLock
+from rlaif.summary import Funnel, funnel_of, of_invocation, of_run
 from rlaif.templates import Templates
 
 if TYPE_CHECKING:
-    from rlaif.export import Example, ExportSummary
+    from rlaif.export import Example
 
 # The embedded model makes 30-100 tokens a second on a laptop's CPU.
 LOCAL_LIMIT = 16
@@ -167,7 +176,7 @@ def export(
 ) -> Result:
     """Make a run's datasets anew from its parts, with `export.*` settings changed; asks no model.
 
-    The changed settings are written to run.yaml, so that the next `generate` keeps them.
+    The next `generate` of this run exports by its pipeline's own settings again.
     """
     folder = existing_run(runs_dir, run)
     changes = assigned(set)
@@ -177,10 +186,14 @@ def export(
     document = load(folder.settings)
     settings = changed(replace(document, data=document.data["settings"]), changes)
     with RunLock(folder):
-        write_settings(folder, settings, document.data["meaning"])
-        previous = json.loads(folder.summary.read_bytes()) if folder.summary.is_file() else {}
-        duplicates = previous.get("duplicate_prompts", 0)
-        return _finished(Job(settings, folder, None, 0), load_constitution(settings.constitution), "done", duplicates)
+        exported = export_records(folder, settings, document.data["meaning"])
+        content = read_summary(folder)
+        duplicates = content.get("duplicate_prompts", 0)
+        # What the last invocation asked and paid is still what it was.
+        last = content if "calls" in content else of_invocation({}, "interrupted", 0.0)
+        content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported))
+        write_summary(folder, content)
+    return Result(folder.name, folder.path, content["status"], content, exported.example)
 
 
 def _run(
@@ -199,16 +212,18 @@ def _run(
     constitution = load_constitution(settings.constitution)
     templates = Templates(settings.templates)
     reader = PromptReader(settings.prompts, settings.limit)
-    if settings.export.pairs and not any(stage.judges() for _, stage in stages):
-        raise ConfigError("export.pairs needs verdicts: add a 'judge' stage to the pipeline, or set export.pairs=[]")
+    check_export(settings.export, stages)
     for purpose in sorted({purpose for _, stage in stages for purpose in stage.purposes()}):
         constitution.draw("", purpose)  # raises if no principle has the text
     job = Job(settings, folder, _count(reader), _calls_per_record(stages), limited_for_local)
+    now = meaning(settings, stages, constitution, templates)
+    check_meaning(folder, now)
     with contextlib.ExitStack() as held:
         if not dry_run:
             folder.create()
             held.enter_context(RunLock(folder))
-            begin_or_go_on(settings, folder, meaning(settings, constitution, templates))
+            folder.sweep()
+            write_settings(folder, settings, now)
         status = _run_in_loop(
             _records(
                 job,
@@ -223,8 +238,9 @@ def _run(
             )
         )
         if dry_run:
-            return Result(folder.name, folder.path, "dry_run", _summary(job, Funnel(), "dry_run", reader.duplicates))
-        return _finished(job, constitution, status, reader.duplicates)
+            last = of_invocation(job.tallies, status, time.monotonic() - job.started)
+            return Result(folder.name, folder.path, status, last | of_run(Funnel(), reader.duplicates, None))
+        return _finished(job, now, status, reader.duplicates)
 
 
 def _run_in_loop(job: Coroutine[None, None, Status]) -> Status:
@@ -323,49 +339,15 @@ def _calls_per_record(stages: Sequence[tuple[str, Stage]]) -> int:
     return calls
 
 
-def _finished(job: Job, constitution: Constitution, status: Status, duplicates: int) -> Result:
+def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int) -> Result:
+    """summary.json is written first without the dataset, in case that cannot be made."""
     folder = job.folder
     funnel = funnel_of(folder.records())
-    exported = _exported(folder, job.settings, constitution) if funnel.records else None
-    content = _summary(job, funnel, status, duplicates, exported)
-    write_whole(folder.summary, json.dumps(content, indent=2).encode())
+    last = of_invocation(job.tallies, status, time.monotonic() - job.started)
+    content = last | of_run(funnel, duplicates, None)
+    write_summary(folder, content)
+    exported = export_records(folder, job.settings, meaning) if funnel.records else None
+    if exported is not None:
+        content = last | of_run(funnel, duplicates, dataset_counts(exported))
+        write_summary(folder, content)
     return Result(folder.name, folder.path, status, content, None if exported is None else exported.example)
-
-
-def _summary(
-    job: Job, funnel: Funnel, status: Status, duplicates: int, exported: ExportSummary | None = None
-) -> dict[str, Any]:
-    return summary(
-        funnel,
-        job.tallies,
-        status=status,
-        duplicates=duplicates,
-        wall_s=time.monotonic() - job.started,
-        dataset=None if exported is None else _dataset_counts(exported),
-    )
-
-
-def _exported(folder: RunFolder, settings: Settings, constitution: Constitution) -> ExportSummary:
-    """The run's datasets, made anew from its parts; asks no model."""
-    from rlaif.export import About, export_dataset
-
-    about = About(
-        run=folder.name,
-        constitution_name=constitution.name,
-        constitution_version=constitution.version,
-        licence=constitution.licence,
-        language=constitution.language,
-        models={role: display_name(spec) for role, spec in settings.models.items()},
-        prompts=Path(settings.prompts.path).name,
-        pipeline=settings.name,
-        stages=tuple(entry.kind for entry in settings.stages),
-    )
-    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
-
-
-def _dataset_counts(exported: ExportSummary) -> dict[str, Any]:
-    return {
-        "pairs": exported.pairs,
-        "no_pair": dict(exported.no_pair),
-        "rows": {config: dict(splits) for config, splits in exported.rows.items()},
-    }

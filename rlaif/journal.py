@@ -50,6 +50,7 @@ class Traits(Value, frozen=True):
     top_logprobs: int = 0
     system_role: bool = True
     rejected: tuple[str, ...] = ()
+    thinks: bool = False  # a reasoning model: it needs tokens before its answer begins
 
 
 class Journal:
@@ -177,11 +178,11 @@ class Journal:
 
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
+        while self._waiting:  # no await after the last look, so no entry is left behind
             group, self._waiting = self._waiting, []
             try:
                 stored = await loop.run_in_executor(self._thread, self._commit, [entry[:3] for entry in group])
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, no caller may wait for ever
                 failure = StoreError(
                     f"the journal {self.path} cannot be written: {error}; "
                     "what it holds is safe: make room and run the same command again"

@@ -16,9 +16,14 @@ from rlaif.journal import Journal, Traits
 from rlaif.types import Completion, Failure, Message, Request
 
 # A provider that names no wait: 0.5, 1, 2, ... up to 30 s, each a random share of it.
-_T = TypeVar("_T")
-
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_LONGEST_RETRY_AFTER_S = 600.0
+# So many calls in a row that failed after all attempts are an outage: the run stops and burns no more records.
+_OUTAGE = 8
+# What a reasoning model may think before each answer.
+THINKING_TOKENS = 2048
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -33,6 +38,9 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(slots=True)
@@ -61,6 +69,7 @@ class LLM:
     _backend: Backend | None = None
     _slots: asyncio.Semaphore = field(init=False)
     _in_flight: dict[bytes, asyncio.Task[Completion]] = field(default_factory=dict)
+    _failures_in_a_row: int = 0
     _retried: set[bytes] = field(default_factory=set)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,7 +133,8 @@ class LLM:
                 answer = await self.send(request, tally)
             except ProviderError as error:
                 tally.failed += 1
-                if error.fatal:
+                self._failures_in_a_row += error.transient
+                if error.fatal or self._failures_in_a_row >= _OUTAGE:
                     raise
                 answer = Failure(error.kind, str(error))
             if self.retry_failed:
@@ -140,10 +150,14 @@ class LLM:
         try:
             tally.sent += 1
             completion = await self._backend.complete(request)
+        except Pending:
+            tally.sent -= 1  # queued, not asked
+            raise
         except ProviderError as error:
             if not error.transient or self.attempts == 1:
                 raise
             completion = await self._send_again(request, tally, error)
+        self._failures_in_a_row = 0
         usage = completion.usage
         tally.prompt_tokens += usage.prompt_tokens
         tally.completion_tokens += usage.completion_tokens
@@ -177,7 +191,7 @@ class LLM:
 
 def _wait_s(error: BaseException | None, attempt: int) -> float:
     if isinstance(error, ProviderError) and error.retry_after_s is not None:
-        return error.retry_after_s * random.uniform(1.0, 1.1)
+        return min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.1)
     return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 

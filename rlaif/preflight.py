@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.journal import Traits
-from rlaif.llm import LLM, Tally, without_system
+from rlaif.llm import LLM, THINKING_TOKENS, Tally, without_system
 from rlaif.types import Message, Request
 
 _QUESTION = (
@@ -29,11 +31,14 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
             completion = await llm.send(_request(llm, traits), tally)
         except ProviderError as error:
             traits = _without(traits, error, llm.name)
-        else:
-            offered = completion.logprobs is not None and len(completion.logprobs[0].top) > 1
-            traits = traits if offered else _replace(traits, top_logprobs=0)
-            llm.remember(traits)
-            break
+            continue
+        if not completion.text and completion.finish_reason == "length" and not traits.thinks:
+            traits = msgspec.structs.replace(traits, thinks=True)
+            continue
+        offered = completion.logprobs is not None and len(completion.logprobs[0].top) > 1
+        traits = traits if offered else msgspec.structs.replace(traits, top_logprobs=0)
+        llm.remember(traits)
+        break
     else:
         raise ConfigError(f"model '{llm.name}' refuses every form of the first request")
     if not traits.top_logprobs:
@@ -50,7 +55,7 @@ def _request(llm: LLM, traits: Traits) -> Request:
         model=llm.identity,
         messages=_QUESTION if traits.system_role else without_system(_QUESTION),
         temperature=None if "temperature" in traits.rejected else 1.0,
-        max_tokens=16,
+        max_tokens=THINKING_TOKENS if traits.thinks else 16,
         top_logprobs=traits.top_logprobs or None,
         extra=llm.extra,
         provider_seed="seed" not in traits.rejected,
@@ -59,16 +64,11 @@ def _request(llm: LLM, traits: Traits) -> Request:
 
 def _without(traits: Traits, error: ProviderError, name: str) -> Traits:
     """The traits less the thing that `error` complains about."""
-    if error.kind in ("unsupported", "bad_request", "server") and error.parameter:
+    if error.kind in ("unsupported", "bad_request") and error.parameter:
         if "logprobs" in error.parameter and traits.top_logprobs:
-            return _replace(traits, top_logprobs=5 if traits.top_logprobs > 5 else 0)
+            return msgspec.structs.replace(traits, top_logprobs=5 if traits.top_logprobs > 5 else 0)
         if error.parameter == "system" and traits.system_role:
-            return _replace(traits, system_role=False)
+            return msgspec.structs.replace(traits, system_role=False)
         if error.parameter in _DROPPABLE and error.parameter not in traits.rejected:
-            return _replace(traits, rejected=(*traits.rejected, error.parameter))
+            return msgspec.structs.replace(traits, rejected=(*traits.rejected, error.parameter))
     raise ConfigError(f"model '{name}' cannot be used: {error}") from error
-
-
-def _replace(traits: Traits, **changes: object) -> Traits:
-    fields = {"top_logprobs": traits.top_logprobs, "system_role": traits.system_role, "rejected": traits.rejected}
-    return Traits(**(fields | changes))  # type: ignore[arg-type] # each change is one of the fields

@@ -69,6 +69,7 @@ class Runner:
         self._open_parts = asyncio.Semaphore(OPEN_PARTS)
         self._rebuild = rebuild
         self._written: set[int] = set()
+        self._records_written = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
         self._writing = writing
@@ -83,6 +84,7 @@ class Runner:
         while True:
             self.progress.passes += 1
             self.progress.pending = 0
+            self.progress.records = self._records_written  # what a pass let go is counted again
             await self._one_pass(prompts)
             if self._error is not None:
                 raise self._error
@@ -119,9 +121,10 @@ class Runner:
         """Is the part on disk, and as large as it should be now (a raised limit fills up the last one)?"""
         if number in self._written:
             return True
-        if self._rebuild is True or (self._rebuild and number in self._rebuild):
-            return False
-        if self._folder.part_size(number) < size:
+        on_disk = self._folder.part_size(number)
+        again = self._rebuild is True or (self._rebuild and number in self._rebuild)
+        # With a smaller limit than before a part would shrink: it stays as it is.
+        if on_disk < size or (again and on_disk == size):
             return False
         self._written.add(number)
         self.progress.skipped += size
@@ -171,6 +174,7 @@ class Runner:
                 lines = [part.lines[place] for place in range(part.size)]
                 await asyncio.to_thread(self._folder.write_part, part.number, lines)
                 self._written.add(part.number)
+                self._records_written += part.size
         except BaseException as error:
             self._fail(error)
         self._open_parts.release()

@@ -1,19 +1,23 @@
-"""Runs by name: their settings on disk, and whether a job may go on with them."""
+"""Runs by name: the settings, summary and dataset in their folders, and whether a job may go on with them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from rlaif.config import Settings, changed, differences
 from rlaif.documents import load
 from rlaif.errors import ConfigError
+from rlaif.models import display_name
 from rlaif.store import RunFolder, write_whole
 from rlaif.version import __version__
+
+if TYPE_CHECKING:
+    from rlaif.export import ExportSummary
 
 
 def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
@@ -38,22 +42,62 @@ def checked_name(name: str) -> str:
     return name
 
 
-def begin_or_go_on(settings: Settings, folder: RunFolder, now: dict[str, Any]) -> None:
-    """Write run.yaml, or refuse to go on with a run that was begun with another meaning."""
+def check_meaning(folder: RunFolder, now: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with another meaning. Raises ConfigError with the differences."""
     if folder.settings.is_file():
-        changed = differences(load(folder.settings).data["meaning"], now)
+        # Through JSON: one spelling on both sides.
+        changed = differences(load(folder.settings).data["meaning"], json.loads(json.dumps(now)))
         if changed:
             raise ConfigError(
                 f"run '{folder.name}' was made with other settings:\n  "
                 + "\n  ".join(changed)
                 + "\nchoose another --run name: it shares the journal, so only what changed is paid for"
             )
-    write_settings(folder, settings, now)
 
 
 def write_settings(folder: RunFolder, settings: Settings, meaning: dict[str, Any]) -> None:
-    resolved = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    # Through JSON: one spelling on both sides of the comparison above, and no aliases in the YAML.
+    """run.yaml, with every default spelled out; a limit never shrinks, as the parts don't."""
+    resolved = settings.model_dump(mode="json")
+    resolved["stages"] = [{entry.kind: getattr(entry, entry.kind).model_dump(mode="json")} for entry in settings.stages]
+    if folder.settings.is_file():
+        before = load(folder.settings).data["settings"].get("limit")
+        resolved["limit"] = None if None in (before, settings.limit) else max(before, settings.limit)
     content = {"rlaif": __version__, "settings": resolved, "meaning": meaning}
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
     write_whole(folder.settings, text.encode())
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    """summary.json; empty if the run was never ended in order."""
+    return dict(json.loads(folder.summary.read_bytes())) if folder.summary.is_file() else {}
+
+
+def write_summary(folder: RunFolder, content: dict[str, Any]) -> None:
+    write_whole(folder.summary, json.dumps(content, indent=2).encode())
+
+
+def export_records(folder: RunFolder, settings: Settings, meaning: dict[str, Any]) -> ExportSummary:
+    """The run's datasets, made anew from its parts. What the card says of the constitution is what was used."""
+    from rlaif.export import About, export_dataset
+
+    constitution = meaning["constitution"]
+    about = About(
+        run=folder.name,
+        constitution_name=constitution["name"],
+        constitution_version=constitution["version"],
+        licence=constitution["licence"],
+        language=constitution["language"],
+        models={role: display_name(settings.models[role]) for role in meaning["models"]},
+        prompts=meaning["prompts"]["file"],
+        pipeline=settings.name,
+        stages=tuple(entry.kind for entry in settings.stages),
+    )
+    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
+
+
+def dataset_counts(exported: ExportSummary) -> dict[str, Any]:
+    return {
+        "pairs": exported.pairs,
+        "no_pair": dict(exported.no_pair),
+        "rows": {config: dict(splits) for config, splits in exported.rows.items()},
+    }

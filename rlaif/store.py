@@ -48,9 +48,11 @@ class RunFolder:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the run folder {self.path} cannot be made: {error.strerror}") from error
-        for partial in self.path.rglob("*.partial"):
-            if partial.is_file():
-                partial.unlink()
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; only with the lock held."""
+        for partial in self.parts.glob("*.partial"):
+            partial.unlink()
 
     def part_path(self, number: int) -> Path:
         return self.parts / f"part-{number:05d}.jsonl.zst"
@@ -104,7 +106,10 @@ class RunLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> RunLock:
-        self._file = self._path.open("a+")
+        try:
+            self._file = self._path.open("a+")
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

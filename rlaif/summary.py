@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any  # plain JSON
 
 from rlaif.llm import Tally
 from rlaif.types import Record
@@ -47,28 +47,24 @@ def funnel_of(records: Iterable[Record]) -> Funnel:
     return funnel
 
 
-def summary(
-    funnel: Funnel,
-    tallies: Mapping[tuple[str, str], Tally],
-    *,
-    status: str,
-    duplicates: int,
-    wall_s: float,
-    dataset: Mapping[str, Any] | None,  # Any: counts per config and split, as plain JSON
-) -> dict[str, Any]:
-    """summary.json: `calls` and `tokens` are of this invocation, all else of the whole run."""
-    total = Tally()
-    for tally in tallies.values():
-        for name, value in asdict(tally).items():
-            setattr(total, name, getattr(total, name) + value)
+def of_run(funnel: Funnel, duplicates: int, dataset: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The part of summary.json that is about the whole run; `dataset` are its counts, as plain JSON."""
     counts = {name: getattr(funnel, name) for name in Funnel.__dataclass_fields__}
     plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in counts.items()}
     return {
-        "status": status,
         "records": plain.pop("records"),
         "outcomes": plain.pop("outcomes"),
         "duplicate_prompts": duplicates,
         "funnel": plain,
+        "dataset": dataset,
+    }
+
+
+def of_invocation(tallies: Mapping[tuple[str, str], Tally], status: str, wall_s: float) -> dict[str, Any]:
+    """The part of summary.json that is about the last `generate` or `retry`: its calls, tokens and time."""
+    total = sum(tallies.values(), start=Tally())
+    return {
+        "status": status,
         "calls": {"sent": total.sent, "from_journal": total.from_journal, "failed": total.failed},
         "tokens": {
             "prompt": total.prompt_tokens,
@@ -79,5 +75,4 @@ def summary(
         "stages": [
             {"stage": stage, "model": model, **asdict(tally)} for (stage, model), tally in sorted(tallies.items())
         ],
-        "dataset": dataset,
     }

@@ -4,21 +4,25 @@
     --- conversation                  the record's own turns, as turns
     --- include NAME                  the turns of another template (a shared prefix is a cached prefix)
 
-A turn that renders to nothing is left out; two turns of one role in a row are joined by a blank line.
+A turn that renders to nothing is left out; two turns of one role in a row are joined by a blank line,
+and so is a system turn of the conversation with the template's own, for models that want one, in front.
 The file is cut into turns before anything is rendered, so no text of a model can begin a turn.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
-import jinja2.meta
+from jinja2 import nodes
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlaif.errors import ConfigError
 from rlaif.resources import find
@@ -34,6 +38,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "judge_pairwise_decide": frozenset({"principle", "conversation", "response_a", "response_b", "reasoning"}),
     "judge_rubric": frozenset({"principle", "conversation", "response"}),
 }
+
+PRINCIPLE = ("id", "critique", "revision", "judge", "weight", "tags")
 
 _SEPARATOR = re.compile(r"^--- *(system|user|assistant|conversation|include +[\w.-]+) *$", re.MULTILINE)
 
@@ -54,81 +60,126 @@ class Templates:
         paths = paths or {}
         unknown = sorted(set(paths) - set(VARIABLES))
         if unknown:
-            raise ConfigError(f"unknown template '{unknown[0]}'; known: {', '.join(VARIABLES)}")
-        self._environment = jinja2.Environment(
+            raise ConfigError(f"templates: unknown template '{unknown[0]}'; known: {', '.join(VARIABLES)}")
+        self._paths = paths
+        # Sandboxed: a template may have come with somebody else's pipeline.
+        self._environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
         )
         self._environment.filters["fenced"] = fenced
-        self._sources: dict[str, str] = {}
-        self._turns = {
-            name: self._parse(find("prompts", paths.get(name, f"{name}.jinja")), allowed)
-            for name, allowed in VARIABLES.items()
-        }
+        digest = blake2b(digest_size=8)
+        self._turns = {name: self._parse((self._file(name),), allowed, digest.update) for name, allowed in _IN_ORDER}
+        self.fingerprint = digest.hexdigest()
 
     def render(self, template: str, conversation: Messages, /, **values: object) -> Messages:
         """The messages of `template`; `conversation` fills its `--- conversation` turns."""
         messages: list[Message] = []
         for turn in self._turns[template]:
             if turn.role is None:
-                messages.extend(conversation)
+                for message in conversation:
+                    _append(messages, message.role, message.content)
                 continue
             text = turn.text if turn.render is None else turn.render(**values).strip()
-            if text and messages and messages[-1].role == turn.role:
-                messages[-1] = Message(turn.role, f"{messages[-1].content}\n\n{text}")
-            elif text:
-                messages.append(Message(turn.role, text))
+            if text:
+                _append(messages, turn.role, text)
         return tuple(messages)
 
-    @property
-    def fingerprint(self) -> str:
-        digest = blake2b(digest_size=8)
-        for name in sorted(self._sources):
-            digest.update(f"{name}\0{self._sources[name]}\0".encode())
-        return digest.hexdigest()
-
-    def _parse(self, path: Path, allowed: frozenset[str]) -> tuple[_Turn, ...]:
-        source = self._read(path)
-        self._sources[path.name] = source
-        head, *pieces = _SEPARATOR.split(source)
-        if self._environment.from_string(head).render().strip() or not pieces:
+    def _parse(
+        self, paths: tuple[Path, ...], allowed: frozenset[str], digest: Callable[[bytes], None]
+    ) -> tuple[_Turn, ...]:
+        """The turns of the last of `paths`; the others are the files that include it."""
+        path = paths[-1]
+        source = _read(path)
+        digest(f"{source}\0".encode())
+        found = list(_SEPARATOR.finditer(source))
+        head = source[: found[0].start()] if found else source
+        if _COMMENT.sub("", head).strip() or not found:
             raise ConfigError(f"{path}:1: a template begins with a line '--- system', '--- user' or '--- include NAME'")
         turns: list[_Turn] = []
-        for kind, text in zip(pieces[::2], pieces[1::2], strict=True):
+        for this, end in zip(found, [*(other.start() for other in found[1:]), len(source)], strict=True):
+            kind, line = this[1], source.count("\n", 0, this.start()) + 1
             if kind.startswith("include"):
-                turns += self._parse(self._included(path, kind.split()[1]), allowed)
+                turns += self._parse((*paths, self._included(paths, kind.split()[1], line)), allowed, digest)
             elif kind == "conversation":
                 turns.append(_Turn(None, None, None))
             else:
-                turns.append(self._turn(path, kind, text, allowed))
+                turns.append(self._turn(path, line, _role(kind), source[this.end() : end], allowed))
         return tuple(turns)
 
-    def _turn(self, path: Path, role: str, text: str, allowed: frozenset[str]) -> _Turn:
-        used = jinja2.meta.find_undeclared_variables(self._environment.parse(text))
-        if used - allowed:
-            name = min(used - allowed)
-            line = next(i for i, row in enumerate(self._read(path).splitlines(), 1) if name in row)
-            raise ConfigError(f"{path}:{line}: unknown name '{name}'; known here: {', '.join(sorted(allowed))}")
-        template = self._environment.from_string(text)
+    def _turn(self, path: Path, line: int, role: Role, text: str, allowed: frozenset[str]) -> _Turn:
+        """One turn, whose text begins at the end of `line`; tried out, so that it does not fail in a run."""
+        try:
+            parsed = self._environment.parse(text)
+            template = self._environment.from_string(text)
+        except jinja2.TemplateSyntaxError as error:
+            where = f"{path}:{line + error.lineno - 1}"
+            raise ConfigError(f"{where}: {error.message} (a block ends in the turn it began in)") from error
+        for name, row in _names(parsed):
+            if name not in allowed and name not in _FIELDS:
+                known = ", ".join(sorted(allowed) + (sorted(_FIELDS) if name.startswith("principle.") else []))
+                raise ConfigError(f"{path}:{line + row - 1}: unknown name '{name}'; known here: {known}")
+        used = find_undeclared_variables(parsed)
+        for few_shot in (True, False):
+            try:
+                template.render(_EXAMPLE, few_shot=few_shot)
+            except Exception as error:  # a template is code: it can raise anything
+                raise ConfigError(f"{path}:{line}: this turn cannot be rendered: {error}") from error
         if used == {"few_shot"}:  # worked examples: the same text for all records, rendered once
             examples = cache(lambda few_shot: template.render(few_shot=few_shot))
-            return _Turn(_role(role), None, lambda few_shot, **_: examples(few_shot))
+            return _Turn(role, None, lambda few_shot, **_: examples(few_shot))
         if used:
-            return _Turn(_role(role), None, template.render)
-        return _Turn(_role(role), template.render().strip(), None)
+            return _Turn(role, None, template.render)
+        return _Turn(role, template.render().strip(), None)
 
-    def _read(self, path: Path) -> str:
+    def _file(self, name: str) -> Path:
+        return find("prompts", self._paths.get(name, f"{name}.jinja"))
+
+    def _included(self, paths: tuple[Path, ...], name: str, line: int) -> Path:
+        """A replaced template is replaced here too; else a file of that name, here or beside; else the bundled one."""
+        where, beside = f"{paths[-1]}:{line}", paths[-1].with_name(name)
         try:
-            source = path.read_text(encoding="utf-8")
-            self._environment.parse(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"{path}:{error.lineno}: {error.message}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from error
-        return source
+            replaced = name.removesuffix(".jinja") in self._paths or Path(name).is_file() or not beside.is_file()
+            path = self._file(name.removesuffix(".jinja")) if replaced else beside
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        if path.resolve() in [other.resolve() for other in paths]:
+            raise ConfigError(f"{where}: '{name}' includes itself")
+        return path
 
-    def _included(self, path: Path, name: str) -> Path:
-        beside = path.with_name(name)
-        return beside if beside.is_file() else find("prompts", name)
+
+_IN_ORDER = tuple(VARIABLES.items())
+_FIELDS = frozenset(f"principle.{name}" for name in PRINCIPLE)
+_EXAMPLE: Mapping[str, object] = dict.fromkeys(set().union(*VARIABLES.values()), "text") | {
+    "principle": SimpleNamespace(**dict.fromkeys(PRINCIPLE, "text") | {"weight": 1.0, "tags": ("text",)})
+}
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+
+
+def _append(messages: list[Message], role: Role, text: str) -> None:
+    at = 0 if role == "system" else -1
+    if messages and messages[at].role == role:
+        messages[at] = Message(role, f"{messages[at].content}\n\n{text}")
+    elif role == "system":
+        messages.insert(0, Message(role, text))
+    else:
+        messages.append(Message(role, text))
+
+
+def _names(parsed: nodes.Template) -> Iterator[tuple[str, int]]:
+    """Every name that comes from outside, `principle.field` as such, with its line."""
+    undeclared = find_undeclared_variables(parsed)
+    for node in parsed.find_all((nodes.Name, nodes.Getattr)):
+        if isinstance(node, nodes.Name) and node.name in undeclared:
+            yield node.name, node.lineno
+        if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name) and node.node.name == "principle":
+            yield f"principle.{node.attr}", node.lineno
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _role(name: str) -> Role:
@@ -137,8 +188,7 @@ def _role(name: str) -> Role:
 
 
 def fenced(text: str, tag: str) -> str:
-    """`text` between <tag> lines; a tag of that name inside it is defused, so it cannot end the fence."""
-    if "<" not in text:
-        return f"<{tag}>\n{text}\n</{tag}>"
-    inner = re.sub(rf"<(/?)(?={re.escape(tag)}\b)", r"<\1 ", text, flags=re.IGNORECASE)
-    return f"<{tag}>\n{inner}\n</{tag}>"
+    """`text` between <tag> lines; the tags of fences inside it are defused, so it can neither end nor open one."""
+    if "<" in text:
+        text = re.sub(rf"<(?=\s*/?\s*(?:{re.escape(tag)}|conversation|response(?:_[ab])?)\b)", "&lt;", text, flags=re.I)
+    return f"<{tag}>\n{text}\n</{tag}>"

@@ -85,7 +85,7 @@ def test_twenty_kills_repeat_no_answered_call_and_change_no_record(tmp_path: Pat
         assert len(again) == len(before) - in_journal, "what the journal holds is never asked again, all else is"
         in_this_life = {key for at, key in asked if born < at < kill}
         assert len(again & in_this_life) <= CONCURRENCY, "a life loses what was in flight, at most"
-        replied = {key: at for at, event, key in lives if event == "answered" and at < kill}
+        replied = {key: at for at, event, key in lives if event == "answered" and born < at < kill}
         ages += [kill - replied[key] for key in again if key in replied]
     assert journaled(runs) == len({key for _, key in asked})
     assert disturbed == undisturbed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -11,6 +12,9 @@ from rlaif.errors import ConfigError
 from rlaif.types import Completion, Request
 
 Provider = Literal["openai", "local", "scripted"]
+
+
+_SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
 class Backend(Protocol):
@@ -39,7 +43,7 @@ class ModelSpec(BaseModel):
     api_key_env: str | None = None  # name of the environment variable, never the key itself
     identity: str | None = None  # what the answers belong to, if not base_url#model
     extra_body: dict[str, Any] = Field(default_factory=dict)  # Any: the provider's own JSON
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)  # a value $NAME is read from the environment
     concurrency: Annotated[int, Field(ge=1)] = 64
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     attempts: Annotated[int, Field(ge=1)] = 6  # of one call, the first included
@@ -58,6 +62,11 @@ class ModelSpec(BaseModel):
     def _complete(self) -> ModelSpec:
         if self.provider == "openai" and not self.model:
             raise ValueError("an openai model needs a name: openai/MODEL or http://host:port/v1#MODEL")
+        if self.base_url and "@" in self.base_url.partition("://")[2].partition("/")[0]:
+            raise ValueError("base_url holds a password; name a variable with api_key_env instead")
+        for name, value in self.headers.items():
+            if _SECRET.search(name) and not value.startswith("$"):
+                raise ValueError(f"header '{name}' may hold a key, which is never written down: give it as $VARIABLE")
         return self
 
 

@@ -33,6 +33,7 @@ class OpenAIBackend:
     ) -> None:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.model = model
+        self._api_key = api_key
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -57,7 +58,7 @@ class OpenAIBackend:
             # A key meant for OpenAI is not sent to other hosts unless the settings say so.
             api_key=api_key if spec.api_key_env or spec.base_url is None else None,
             key_name=key_name,
-            headers=spec.headers,
+            headers=resolved_headers(spec.headers, environment),
             timeout_s=spec.timeout_s,
             max_tokens_field="max_completion_tokens" if base_url == OPENAI_URL else "max_tokens",
         )
@@ -77,7 +78,7 @@ class OpenAIBackend:
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
             raise ProviderError("server", f"{self.url}: the connection was cut ({error})") from error
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise ProviderError("connection", f"{self.url} cannot be reached: {error}") from error
+            raise ProviderError("connection", f"{self.url} cannot be reached: {reason(error)}") from error
         if reply.status != 200:
             raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
         return parse_completion(raw)
@@ -111,8 +112,11 @@ class OpenAIBackend:
     def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
         text, code, parameter = error_fields(raw)
         kind = error_kind(status, text, code)
+        if self._api_key:
+            text = text.replace(self._api_key, "[the key]")  # some servers repeat it
         if kind == "auth":
-            text = f"the key in {self._key_name} was refused: {text}"
+            sent = f"the key in {self._key_name} was refused" if self._api_key else "no key was sent; set api_key_env"
+            text = f"{sent}: {text}"
         return ProviderError(
             kind,
             f"{self.url} answered {status}: {text}",
@@ -120,6 +124,18 @@ class OpenAIBackend:
             retry_after_s=seconds(retry_after),
             parameter=parameter or named_parameter(text),
         )
+
+
+def resolved_headers(headers: dict[str, str], environment: dict[str, str]) -> dict[str, str]:
+    """`$NAME` values read from the environment. Raises ConfigError when a variable is missing."""
+    resolved = {}
+    for name, value in headers.items():
+        if value.startswith("$"):
+            if value[1:] not in environment:
+                raise ConfigError(f"header '{name}' needs the environment variable {value[1:]}: set it")
+            value = environment[value[1:]]
+        resolved[name] = value
+    return resolved
 
 
 class _Message(msgspec.Struct):
@@ -212,6 +228,12 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
         return text, None
     thought, closed, answer = start.removeprefix("<think>").partition("</think>")
     return (answer.lstrip() if closed else ""), thought.strip() or None
+
+
+def reason(error: BaseException) -> str:
+    """What the system says of a failed connection, without aiohttp's details."""
+    system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return (system.strerror if isinstance(system, OSError) else None) or str(error)
 
 
 def error_fields(raw: bytes) -> tuple[str, str, str | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from rlaif.cli import files, generate, show
+from rlaif.cli.text import harmless
 from rlaif.errors import ConfigError, ProviderError, RlaifError
 from rlaif.version import __version__
 
@@ -48,15 +50,21 @@ def main() -> None:
     """Exit codes: 0 done, 1 some records failed or the run stopped, 2 bad usage or settings, 130 interrupted."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
-        typer.echo(f"rlaif: {error.format_message()} (rlaif --help)", err=True)
+        message = error.format_message()
+        is_help = message.startswith("Usage:")  # a command without arguments answers with its help
+        typer.echo(message if is_help else f"rlaif: {harmless(message)} (rlaif --help)", err=True)
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("interrupted; run the same command again to go on", err=True)
         code = 130
     except RlaifError as error:
-        typer.echo(f"rlaif: {error}", err=True)
+        typer.echo(f"rlaif: {harmless(str(error))}", err=True)
         code = 2 if isinstance(error, ConfigError) else 1
         if isinstance(error, ProviderError):
             typer.echo("the run stopped; what was answered is kept: run the same command again to go on", err=True)
+    except BrokenPipeError:  # `rlaif show RUN | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rlaif.cli.text import said
 from rlaif.job import Result
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ def show_ending(result: Result) -> None:
     if result.status == "dry_run":
         _show_dry_run(console, result)
         return
-    _show_funnel(console, result.summary)
+    if result.summary["records"]:
+        _show_funnel(console, result.summary)
     if result.example is not None:
         _show_pair(console, result.example)
     calls = result.summary["calls"]
@@ -32,13 +35,23 @@ def show_ending(result: Result) -> None:
         f"{result.summary['wall_s']:.1f} s"
     )
     if result.summary["dataset"] is not None:
-        console.print(Text(f"dataset: {result.dataset}"))
-        console.print(Text(f'load it: datasets.load_dataset("{result.dataset}", "preference")'))
-    console.print(Text(f"look at records: rlaif show {result.run}"))
+        _print_whole(console, f"dataset: {result.dataset}")
+        if result.summary["dataset"]["pairs"]:
+            _print_whole(console, f'load it: datasets.load_dataset("{result.dataset}", "preference")')
+    runs_dir = result.folder.parent
+    run = result.run if runs_dir == Path("runs") else f"{result.run} --runs-dir {runs_dir}"
+    if result.summary["records"]:
+        _print_whole(console, f"look at records: rlaif show {run}")
     if result.status == "interrupted":
-        console.print("interrupted: what was answered is kept; run the same command again to go on", style="yellow")
+        _print_whole(console, "interrupted: what was answered is kept; run the same command again to go on", "yellow")
     if result.failed:
-        console.print(f"{result.failed} records failed; ask again for them: rlaif retry {result.run}", style="red")
+        records = "1 record" if result.failed == 1 else f"{result.failed:,} records"
+        _print_whole(console, f"{records} failed; ask again for what is missing: rlaif retry {run}", "red")
+
+
+def _print_whole(console: Console, text: str, style: str = "") -> None:
+    """A line that may be copied: never broken."""
+    console.print(said(text, style), soft_wrap=True)
 
 
 def _show_dry_run(console: Console, result: Result) -> None:
@@ -52,9 +65,9 @@ def _show_funnel(console: Console, summary: dict[str, Any]) -> None:
     funnel = summary["funnel"]
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows.add_column("funnel")
-    rows.add_column("count", justify="right")
+    rows.add_column("count", justify="right", no_wrap=True)
     rows.add_column("lost on the way")
-    rows.add_row("prompts", f"{summary['records']:,}", _counts({"duplicate": summary["duplicate_prompts"]}))
+    rows.add_row("prompts", f"{summary['records']:,}", _counts({"duplicates": summary["duplicate_prompts"]}))
     rows.add_row("responses", f"{funnel['responses']:,}", _counts(funnel["responses_dropped"]))
     rows.add_row("  of them revisions", f"{funnel['revisions']:,}", "")
     unusable = {name: count for name, count in funnel["verdicts"].items() if name != "ok"}
@@ -66,8 +79,8 @@ def _show_funnel(console: Console, summary: dict[str, Any]) -> None:
     console.print(rows)
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+def _counts(counts: dict[str, int]) -> Text:
+    return said(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count))
 
 
 def _show_pair(console: Console, example: Example) -> None:
@@ -78,6 +91,6 @@ def _show_pair(console: Console, example: Example) -> None:
         ("rejected", "bold red", example.rejected),
     ):
         body.append(f"{label}\n", style=style)
-        body.append(f"{text[:_SHOWN_CHARACTERS]}{' ...' if len(text) > _SHOWN_CHARACTERS else ''}\n\n")
+        body.append_text(said(f"{text[:_SHOWN_CHARACTERS]}{' ...' if len(text) > _SHOWN_CHARACTERS else ''}\n\n"))
     body.rstrip()
     console.print(Panel(body, title=f"one pair, p(chosen) = {example.p:.2f}", box=box.ROUNDED))

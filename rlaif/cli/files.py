@@ -22,19 +22,22 @@ def list_all(runs_dir: RunsDir = Path("runs")) -> None:
     """List the bundled constitutions, pipelines, prompt sets and templates, and your runs."""
     import json
 
+    from rlaif.cli.text import harmless
     from rlaif.resources import SUFFIX, names
 
     for kind in SUFFIX:
         typer.echo(f"{kind}: {', '.join(names(kind))}")
     typer.echo(f"runs in {runs_dir}:")
     for settings in sorted(runs_dir.glob("*/run.yaml")):
-        summary = settings.with_name("summary.json")
-        state = "unfinished"
-        if summary.is_file():
-            content = json.loads(summary.read_text("utf-8"))
+        try:
+            content = json.loads(settings.with_name("summary.json").read_bytes())
             pairs = (content["dataset"] or {}).get("pairs", 0)
-            state = f"{content['status']}, {content['records']} records, {pairs} pairs"
-        typer.echo(f"  {settings.parent.name}: {state}")
+            state = f"{content['status']}, {content['records']:,} records, {pairs:,} pairs"
+        except FileNotFoundError:
+            state = "unfinished"
+        except (ValueError, LookupError, TypeError):
+            state = "its summary.json cannot be read"
+        typer.echo(harmless(f"  {settings.parent.name}: {state}"))
 
 
 def copy(
@@ -60,19 +63,19 @@ def check(file: Annotated[str, typer.Argument(help="A YAML file or a bundled nam
 def show(name: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
     """Print a constitution: each principle with its weight and texts."""
     from rich.console import Console
-    from rich.text import Text
 
+    from rlaif.cli.text import said
     from rlaif.constitution import load_constitution
 
     loaded = load_constitution(name)
     console = Console()
-    console.print(Text(f"{loaded.name} {loaded.version} ({loaded.licence}): {loaded.description}", style="bold"))
+    console.print(said(f"{loaded.name} {loaded.version} ({loaded.licence}): {loaded.description}", "bold"))
     for principle in loaded.principles:
         tags = f" [{', '.join(principle.tags)}]" if principle.tags else ""
-        console.print(Text(f"\n{principle.id}, weight {principle.weight:g}{tags}", style="bold"))
+        console.print(said(f"\n{principle.id}, weight {principle.weight:g}{tags}", "bold"))
         for label in ("critique", "revision", "judge"):
             if text := getattr(principle, label):
-                console.print(Text(f"  {label}: {text}"))
+                console.print(said(f"  {label}: {text}"))
 
 
 @journal.command("size")

@@ -24,7 +24,7 @@ def generate(
     pipeline: Annotated[str, typer.Argument(help="Bundled pipeline or a YAML file.")] = "cai",
     constitution: Annotated[str | None, typer.Option(help="Bundled constitution or a YAML file.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Bundled set, or a JSONL, CSV or Parquet file.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many prompts. [local model: 16]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts. [local model: 16]")] = None,
     policy: Annotated[str | None, typer.Option(help="Model that answers and revises: provider/model.")] = None,
     judge: Annotated[str | None, typer.Option(help="Model that judges.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run. [pipeline and date]")] = None,

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rlaif.cli.text import harmless, said
 from rlaif.job import Job
 from rlaif.llm import Tally
 
@@ -25,7 +26,7 @@ PLAIN_EVERY_S = 15.0
 def live(job: Job) -> Iterator[None]:
     """Redraws four times a second, from a thread of its own, until the run ends."""
     console = Console(stderr=True)
-    console.print(heading(job))
+    console.print(said(heading(job)))
     with Live(get_renderable=lambda: table(job), console=console, refresh_per_second=4, transient=False):
         yield
     show_notices(console, job)
@@ -40,7 +41,7 @@ def plain(job: Job) -> Iterator[None]:
         while not over.wait(PLAIN_EVERY_S):
             print(line(job), file=sys.stderr, flush=True)
 
-    print(heading(job), file=sys.stderr, flush=True)
+    print(harmless(heading(job)), file=sys.stderr, flush=True)
     thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
@@ -53,7 +54,7 @@ def plain(job: Job) -> Iterator[None]:
 
 
 def heading(job: Job) -> str:
-    count = "all prompts" if job.total is None else f"{job.total} prompts"
+    count = "all prompts" if job.total is None else f"{job.total:,} prompt{'' if job.total == 1 else 's'}"
     calls = "" if job.total is None else f", at most {job.total * job.calls_per_record:,} calls"
     small = " (the embedded model's default; more with --limit)" if job.limited_for_local else ""
     return f"run '{job.folder.name}': {count}{small}{calls}"
@@ -61,16 +62,16 @@ def heading(job: Job) -> str:
 
 def show_notices(console: Console, job: Job) -> None:
     for notice in job.notices:
-        console.print(Text(f"note: {notice}"))
+        console.print(said(f"note: {notice}"), soft_wrap=not console.is_terminal)
 
 
 def line(job: Job) -> str:
     total = _sum(job)
     done = job.progress.records + job.progress.skipped
-    of = "" if job.total is None else f"/{job.total}"
+    of = "" if job.total is None else f"/{job.total:,}"
     failed = f", {total.failed} calls failed" if total.failed else ""
     return (
-        f"{done}{of} records, {total.sent:,} calls sent, {total.from_journal:,} from the journal{failed}, "
+        f"{done:,}{of} records, {total.sent:,} calls sent, {total.from_journal:,} from the journal{failed}, "
         f"{_rate(job, total)}, {_eta(job, total)}"
     )
 
@@ -80,11 +81,16 @@ def table(job: Job) -> RenderableType:
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in (("stage", "left"), ("model", "left"), ("records", "right"), ("sent", "right"),
                        ("journal", "right"), ("failed", "right"), ("tokens", "right")):  # fmt: skip
-        rows.add_column(name, justify="right" if side == "right" else "left")
+        rows.add_column(
+            name,
+            justify="right" if side == "right" else "left",
+            no_wrap=name != "model",  # a long name gives way, never a number
+            overflow="ellipsis" if name == "model" else "fold",
+        )
     for (stage, model), tally in list(job.tallies.items()):
         rows.add_row(
             stage,
-            Text(model),
+            said(model),
             f"{job.progress.through_stage[stage]:,}" if stage in job.progress.in_stage else "",
             f"{tally.sent:,}",
             f"{tally.from_journal:,}",
@@ -98,10 +104,8 @@ def table(job: Job) -> RenderableType:
     bar.add_row(
         ProgressBar(total=1.0, completed=1.0 if done == job.total else share, width=30),
         f"{done:,}/{job.total:,} records" if job.total is not None else f"{done:,} records",
-        _rate(job, total),
-        _eta(job, total),
     )
-    return Group(rows, bar)
+    return Group(rows, bar, Text(f"{_rate(job, total)}, {_eta(job, total)}"))
 
 
 def _sum(job: Job) -> Tally:
@@ -121,7 +125,7 @@ def _answered(total: Tally) -> int:
 
 def _rate(job: Job, total: Tally) -> str:
     elapsed = max(1e-3, time.monotonic() - job.started)
-    return f"{total.completion_tokens / elapsed:.0f} tokens/s"
+    return f"{total.completion_tokens / elapsed:,.0f} tokens/s"
 
 
 def _eta(job: Job, total: Tally) -> str:

@@ -20,7 +20,7 @@ def show(
     run: Annotated[str, typer.Argument(help="Name of the run.")],
     record_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A record's id, or its first digits.")] = None,
     runs_dir: Annotated[Path, RUNS_DIR] = Path("runs"),
-    limit: Annotated[int, typer.Option(help="How many records the list shows.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many records the list shows.")] = 20,
 ) -> None:
     """Read what a run made: the list of its records, or one record as a page."""
     from itertools import islice
@@ -35,87 +35,118 @@ def show(
     if record_id is None:
         _list(console, list(islice(folder.records(), limit)), run, sum(1 for _ in folder.records()))
         return
-    record = next((record for record in folder.records() if record.id.startswith(record_id)), None)
-    if record is None:
+    found = list(islice((record for record in folder.records() if record.id.startswith(record_id)), 2))
+    if not found:
         raise ConfigError(f"no record '{record_id}' in run '{run}'; list them with: rlaif show {run}")
-    _page(console, record)
+    if len(found) > 1:
+        both = " and ".join(record.id for record in found)
+        raise ConfigError(f"'{record_id}' begins the id of several records ({both} ...); give more of it")
+    _page(console, found[0])
+
+
+# Narrower terminals show less: a prompt should be readable, and an id that is cut cannot be copied.
+_WITH_CATEGORY, _WITH_COUNTS = 80, 110
 
 
 def _list(console: Console, records: list[Record], run: str, total: int) -> None:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "outcome", "category", "responses", "verdicts"):
-        rows.add_column(name, no_wrap=True)
-    rows.add_column("prompt", overflow="ellipsis", no_wrap=True)
+    from rlaif.cli.text import said
+
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    rows.add_column("id", no_wrap=True, min_width=16)
+    rows.add_column("outcome", max_width=24)
+    if console.width >= _WITH_CATEGORY:
+        rows.add_column("category", max_width=18, no_wrap=True, overflow="ellipsis")
+    if console.width >= _WITH_COUNTS:
+        rows.add_column("responses", justify="right", no_wrap=True)
+        rows.add_column("verdicts", justify="right", no_wrap=True)
+    rows.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
     for record in records:
         outcome = f"{record.outcome}: {record.reason}" if record.reason else f"{record.outcome}"
-        counts = (str(len(record.responses)), str(len(record.verdicts)))
+        more = (said(record.category or ""), str(len(record.responses)), str(len(record.verdicts)))
         prompt = " ".join(record.prompt[-1].content.split())
-        rows.add_row(record.id, outcome, Text(record.category or ""), *counts, Text(prompt))
+        rows.add_row(record.id, said(outcome), *more[: len(rows.columns) - 3], said(prompt))
     console.print(rows)
-    console.print(f"{len(records)} of {total} records; read one with: rlaif show {run} ID")
+    console.print(said(f"{len(records):,} of {total:,} records; read one with: rlaif show {run} ID"))
 
 
 def _page(console: Console, record: Record) -> None:
     from rich.rule import Rule
-    from rich.text import Text
+
+    from rlaif.cli.text import said
 
     console.print(Rule(f"record {record.id}"))
-    about = [record.outcome or "unfinished", record.reason, record.detail, record.category, record.source]
-    console.print(Text(" | ".join(part for part in about if part), style="dim"))
+    about = [record.outcome or "unfinished", record.stage, record.reason, record.detail, record.category, record.source]
+    console.print(said(" | ".join(part for part in about if part), "dim"))
     for message in record.prompt:
-        console.print(Text(f"\n{message.role}", style="bold"))
-        console.print(Text(message.content))
+        console.print(said(f"\n{message.role}", "bold"))
+        console.print(said(message.content))
     dropped = {drop.response: drop.reason for drop in record.drops}
     for index, response in enumerate(record.responses):
         kind = "draft" if response.revises is None else f"revision of {response.revises} by {response.principle}"
         reason = f", dropped: {dropped[index]}" if index in dropped else ""
         console.print()
-        console.print(Rule(Text(f"response {index}: {kind}, {response.model}{reason}"), align="left", style="dim"))
+        console.print(Rule(said(f"response {index}: {kind}, {response.model}{reason}"), align="left", style="dim"))
         if response.critique:
-            console.print(Text(f"critique: {response.critique}\n", style="italic"))
+            console.print(said(f"critique: {response.critique}\n", "italic"))
         if response.revises is None:
-            console.print(Text(response.text))
+            console.print(said(response.text))
         else:
-            console.print(word_diff(record.responses[response.revises].text, response.text))
-    if record.verdicts:
+            before = record.responses[response.revises].text
+            console.print(word_diff(before, response.text, coloured=console.color_system is not None))
+    if record.verdicts or record.scores:
         console.print()
-        console.print(Rule(Text("verdicts"), align="left", style="dim"))
+        console.print(Rule(said("verdicts"), align="left", style="dim"))
     for verdict in record.verdicts:
-        console.print(_verdict(verdict))
+        console.print(said(_verdict(verdict)))
+        if verdict.rationale:
+            console.print(said(verdict.rationale, "italic"))
     for score in record.scores:
-        console.print(Text(f"response {score.response}: {score.value:+.2f} by {score.principle} ({score.judge})"))
+        console.print(said(f"response {score.response}: {score.value:+.2f} by {score.principle} ({score.judge})"))
 
 
-def _verdict(verdict: Verdict) -> Text:
-    from rich.text import Text
-
+def _verdict(verdict: Verdict) -> str:
     between = f"{verdict.first} against {verdict.second} by {verdict.principle} ({verdict.judge}): "
-    if verdict.p_first is None or verdict.p_ab is None or verdict.p_ba is None:
-        return Text(between + f"no vote, {verdict.outcome}; replies {list(verdict.replies)}")
-    winner = verdict.first if verdict.p_first > 0.5 else verdict.second
+    p = verdict.p_first
+    if p is None or verdict.p_ab is None or verdict.p_ba is None:
+        return f"{between}no vote, {verdict.outcome}; replies {list(verdict.replies)}"
+    result = "a tie" if p == 0.5 else f"{verdict.first if p > 0.5 else verdict.second} wins"
     agreed = "both orders agree" if verdict.consistent else "the orders disagree"
-    numbers = f"p({verdict.first}) = {verdict.p_first:.2f} ({verdict.p_ab:.2f} shown first, {verdict.p_ba:.2f} second)"
-    text = Text(f"{between}{numbers}, {winner} wins, {agreed}")
-    if verdict.rationale:
-        text.append(f"\n{verdict.rationale}", style="italic")
-    return text
+    return (
+        f"{between}{result}, {agreed}; p({verdict.first}) = {p:.2f}, "
+        f"{verdict.p_ab:.2f} shown first and {verdict.p_ba:.2f} second"
+    )
 
 
-def word_diff(before: str, after: str) -> Text:
-    """`after`, with what is new in green and what is gone struck through in red."""
+def word_diff(before: str, after: str, *, coloured: bool = True) -> Text:
+    """`after`, with what is new in green and what is gone struck through in red; else as [-gone-] {+new+}.
+
+    Texts that have little in common are not compared: only `after` is shown.
+    """
     from difflib import SequenceMatcher
 
     from rich.text import Text
 
-    old, new = before.split(" "), after.split(" ")
+    from rlaif.cli.text import harmless, said
+
+    old, new = harmless(before).split(" "), harmless(after).split(" ")
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    if matcher.ratio() < _ALIKE:
+        return said(after)
     text = Text()
-    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag in ("replace", "delete"):
-            text.append(" ".join(old[i:j]) + " ", style="red strike")
-        if tag != "delete":
-            text.append(" ".join(new[k:m]) + " ", style="" if tag == "equal" else "green")
+    for tag, i, j, k, m in matcher.get_opcodes():
+        gone, come = " ".join(old[i:j]), " ".join(new[k:m])
+        if tag == "equal":
+            text.append(f"{come} ")
+            continue
+        if gone:
+            text.append(gone if coloured else f"[-{gone}-]", style="red strike").append(" ")
+        if come:
+            text.append(come if coloured else f"{{+{come}+}}", style="green").append(" ")
     return text
+
+
+# Below this share of common words a difference is harder to read than the new text.
+_ALIKE = 0.4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from rlaif.types import Record
@@ -20,6 +20,7 @@ class Comparison:
     p_ba: float
     judges: tuple[str, ...]
     principles: tuple[str, ...]
+    reasoned: bool = False  # a judge thought aloud first
 
     @property
     def p(self) -> float:
@@ -32,7 +33,7 @@ class Comparison:
 
     def mirrored(self) -> Comparison:
         """Seen from the other side, "shown first" becomes "shown second"."""
-        return Comparison(1 - self.p_ba, 1 - self.p_ab, self.judges, self.principles)
+        return replace(self, p_ab=1 - self.p_ba, p_ba=1 - self.p_ab)
 
 
 class Comparisons:
@@ -73,7 +74,8 @@ class Comparisons:
             votes = usable.setdefault((low, high), [])
             if verdict.outcome != "ok" or verdict.p_ab is None or verdict.p_ba is None:
                 continue  # a refusal, garbage, or an answer in one order only is no vote
-            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,))
+            reasoned = verdict.rationale is not None
+            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,), reasoned)
             votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
         self._between = {key: _averaged(votes) for key, votes in usable.items()}
 
@@ -86,4 +88,5 @@ def _averaged(votes: list[Comparison]) -> Comparison | None:
         fmean(vote.p_ba for vote in votes),
         tuple(sorted({judge for vote in votes for judge in vote.judges})),
         tuple(sorted({principle for vote in votes for principle in vote.principles})),
+        any(vote.reasoned for vote in votes),
     )

@@ -45,6 +45,15 @@ class Pair:
     strategy: Strategy
     judges: tuple[str, ...]
     principles: tuple[str, ...]
+    reasoned: bool = False
+
+    @property
+    def soft_label(self) -> float:
+        """`p` as it is exported: in [0.40, 0.60] after reasoning, which drives it to 0 and 1.
+
+        Bai et al. 2022 (arXiv:2212.08073), section 4.1. Thresholds look at `p` itself.
+        """
+        return min(0.6, max(0.4, self.p)) if self.reasoned else self.p
 
 
 def pairs_of(
@@ -171,7 +180,7 @@ def _judged(
         return "inconsistent"
     if p < max(settings.min_p - _ROUNDING, 0.5):
         return "low_margin"
-    return [Pair(chosen, rejected, margin, p, strategy, comparison.judges, comparison.principles)]
+    return [Pair(chosen, rejected, margin, p, strategy, comparison.judges, comparison.principles, comparison.reasoned)]
 
 
 _NEEDS_ALL = "'best_vs_worst' needs verdicts between all candidates: add a 'judge' stage with comparisons: [all]"

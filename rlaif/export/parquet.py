@@ -78,12 +78,16 @@ class Datasets:
             self._give_train_its_rows()
 
     def _give_train_its_rows(self) -> None:
-        """In a tiny run the few rows may all have fallen to test; a dataset without train is of no use."""
+        """In a tiny run all rows may have fallen to test; a dataset without train is of no use.
+
+        All configurations or none: a prompt must not be in one's train and another's test.
+        """
+        if any("train" in counts for counts in self.rows.values()):
+            return
         for config, counts in self.rows.items():
-            if "train" not in counts:
-                folder = self._folder / config
-                (folder / file_name("test")).rename(folder / file_name("train"))
-                counts["train"] = counts.pop("test")
+            folder = self._folder / config
+            (folder / file_name("test")).rename(folder / file_name("train"))
+            counts["train"] = counts.pop("test")
 
 
 class _File:

@@ -34,7 +34,7 @@ def _preference(record: Record, pair: Pair) -> Row:
         "rejected": _completion(record, pair.rejected),
         "id": record.id,
         "category": record.category,
-        "p": pair.p,
+        "p": pair.soft_label,
         "margin": pair.margin,
         "strategy": pair.strategy,
         "principles": list(pair.principles),

@@ -17,6 +17,9 @@ from rlaif.judges.parse import chosen_option, probability_of_a
 from rlaif.llm import ask_all
 from rlaif.types import Completion, Messages, Record, Verdict
 
+Problem = Literal["unparsed", "refusal", "low_mass"]
+_REFUSALS = ("refusal", "content_filter")
+
 
 class Pairwise(BaseModel):
     """Settings of a pairwise judge.
@@ -56,11 +59,12 @@ class Pairwise(BaseModel):
             votes=ab.votes + tuple(not vote for vote in ba.votes),
             method="logprobs" if context.model(self.model).traits.top_logprobs else "votes",
             replies=ab.replies + ba.replies,
-            rationale="\n\n".join(filter(None, (ab.rationale, ba.rationale))) or None,
+            rationale=_rationales(first, ab.rationale, second, ba.rationale),
         )
         if p_ab is None or p_ba is None:
             return msgspec.structs.replace(verdict, outcome=ab.problem or ba.problem or "unparsed")
-        return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=(p_ab > 0.5) == (p_ba > 0.5))
+        same_winner = (p_ab - 0.5) * (p_ba - 0.5) > 0  # a tie in one order is no winner
+        return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=same_winner)
 
     async def _one_order(self, record: Record, a: int, b: int, principle: Principle, context: Context) -> _Reading:
         shown: dict[str, object] = {
@@ -97,25 +101,32 @@ class _Reading:
     votes: tuple[bool, ...]
     replies: tuple[str, ...]
     rationale: str | None
-    problem: Literal["unparsed", "refusal", "low_mass"] | None
+    problem: Problem | None
 
 
 def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) -> _Reading:
-    if reply.finish_reason in ("refusal", "content_filter"):
+    if reply.finish_reason in _REFUSALS:
         return _Reading(None, (), (reply.text,), rationale, "refusal")
     p_a = probability_of_a(reply.logprobs or (), min_mass)
-    return _Reading(p_a, (), (reply.text,), rationale, "low_mass" if p_a is None else None)
+    problem: Problem | None = None if p_a is not None else "low_mass" if reply.logprobs else "unparsed"
+    return _Reading(p_a, (), (reply.text,), rationale, problem)
 
 
 def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
     """The share of A among the replies that chose; a reply that did not is no vote."""
-    choices = [chosen_option(reply.text) for reply in replies]
+    choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in _REFUSALS]
     votes = tuple(choice == "A" for choice in choices if choice is not None)
     texts = tuple(reply.text for reply in replies)
     if not votes:
-        refused = all(reply.finish_reason in ("refusal", "content_filter") for reply in replies)
+        refused = all(reply.finish_reason in _REFUSALS for reply in replies)
         return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
     return _Reading(sum(votes) / len(votes), votes, texts, rationale, None)
+
+
+def _rationales(first: int, ab: str | None, second: int, ba: str | None) -> str | None:
+    """What the judge thought aloud in each order; "response A" is another one in each."""
+    thoughts = [f"[response {shown} as A] {text}" for shown, text in ((first, ab), (second, ba)) if text]
+    return "\n\n".join(thoughts) or None
 
 
 def as_text(conversation: Messages) -> str:

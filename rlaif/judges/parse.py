@@ -8,9 +8,27 @@ from collections.abc import Sequence
 
 from rlaif.types import TokenLogprob
 
-# What may stand around the letter in a token: " A", "(A", "**A", "A.", "A)" ...
-_AROUND = " \t\n(*\"'`[:.)]"
-_CHOICE = re.compile(r"^\W*(?:response|option|answer)?\W*(?:is\W*)?\(?([AB])\b", re.IGNORECASE)
+# What may stand around the letter in a token: " A", "(A", "**A", "A.", "A)", and the raw "▁A", "ĠA" ...
+_AROUND = " \t\r\n(*_#\"'`[<{:;,.>}])▁Ġ"
+# Tokens that may come before the letter: "Answer: A", "Response A". The letter's probabilities are then given them.
+_LEAD_IN = frozenset({"answer", "choice", "option", "response"})
+
+# A letter after such words or alone is a choice ...
+_LABEL = r"(?:(?:the|my|better|best|final)\W+)*(?:answer|choice|decision|option|response|verdict)\W*"
+_CHOICE = re.compile(
+    rf"^\W*(?P<label>(?:{_LABEL}(?:is\W*)?){{0,2}})(?P<option>(?-i:[AB]))(?!\w)(?P<rest>.*)", re.I | re.S
+)
+_NAMED = re.compile(r"(?:option|response)\W*$", re.I)
+# ... but not if it is one of several, or the worse one.
+_BOTH = re.compile(r"\W*(?:and|or|nor|vs|versus|[&/,])\W*(?:option\W*|response\W*)?(?-i:[AB])\b", re.I)
+_WORSE = re.compile(
+    r"(?:'s|\s+(?:is|was|does|has|seems|looks))(?:n[o']t|\s+\w+ly|\s+much|\s+a\s+(?:bit|little))*"
+    r"\s*(?:n[o']t|no|worse|weaker|inferior|less|bad|as|equal\w*)\b|\s*=",
+    re.I,
+)
+# A letter that is not called response or option is the article unless punctuation, the end or one of
+# these follows: "A good response would ...".
+_VERDICT = re.compile(r"\s*(?:[^\w\s'\u2019]|\n|$)|\s+(?:is|was|wins|because|since|over)\b", re.I)
 
 
 def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]:
@@ -28,32 +46,62 @@ def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]
 
 
 def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
-    """P(A) against P(B) at the first token that is more than punctuation; None under `min_mass`.
+    """P(A) against P(B) at the first token that can be the choice; None under `min_mass`.
 
     The mass is what the model gives to the two options together; what is left went to refusals,
     preambles and noise, and a small rest of it says nothing about the comparison.
     """
     for token in logprobs:
-        if not token.token.strip(_AROUND):
+        word = token.token.strip(_AROUND)
+        if not word or word.lower() in _LEAD_IN:
             continue
+        if word in ("A", "B") and chosen_option("".join(other.token for other in logprobs)) is None:
+            return None  # "A good response", "A and B": the letter is not the choice
         mass = option_mass(token, "AB")
         total = mass["A"] + mass["B"]
-        return mass["A"] / total if total >= min_mass else None
+        return mass["A"] / total if total > 0 and total >= min_mass else None
     return None
 
 
 def chosen_option(text: str) -> str | None:
-    """The option a sampled reply starts with: "A", "(B)", "Response A is better"; else None."""
-    found = _CHOICE.match(text.strip())
-    return found[1].upper() if found else None
+    """The option that a reply starts with: "A", "(B)", "Response A is better"; else None.
+
+    >>> [chosen_option(reply) for reply in ("Answer: B", "A good response would ...", "Both are good")]
+    ['B', None, None]
+    """
+    found = _CHOICE.match(text.replace("▁", " ").replace("Ġ", " ").strip())
+    if found is None:
+        return None
+    rest = found["rest"]
+    if _BOTH.match(rest) or _WORSE.match(rest):
+        return None
+    return found["option"] if _NAMED.search(found["label"]) or _VERDICT.match(rest) else None
 
 
 def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
     """The mean of the digits 1-9 under their probabilities (Lee et al. 2023, section 3.3), or None."""
-    for token in logprobs:
-        if not token.token.strip(_AROUND):
+    for i, token in enumerate(logprobs):
+        word = token.token.strip(_AROUND)
+        if not word or word.lower() in ("rating", "score"):
             continue
+        if i + 1 < len(logprobs) and logprobs[i + 1].token[:1].isdigit():
+            return None  # the first digit of a longer number
         mass = option_mass(token, "123456789")
         total = sum(mass.values())
-        return sum(int(digit) * p for digit, p in mass.items()) / total if total >= min_mass else None
+        return sum(int(digit) * p for digit, p in mass.items()) / total if total > 0 and total >= min_mass else None
     return None
+
+
+_RATING = re.compile(
+    r"[^\w-]*(?:(?:the\s+)?(?:rating|score)(?:\s+is)?[^\w-]*)?([1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b))", re.I
+)
+
+
+def rating(text: str) -> float | None:
+    """The rating from 1 to 9 that a sampled reply starts with; "-1", "10" and "7/10" are none.
+
+    >>> [rating(reply) for reply in ("7", "Rating: 7.5", "-1", "10", "7/10")]
+    [7.0, 7.5, None, None, None]
+    """
+    found = _RATING.match(text)
+    return float(found[1]) if found and float(found[1]) <= 9 else None

@@ -5,7 +5,6 @@ Lee et al. 2023 (arXiv:2309.00267), section 3.3, with 1-9 because "10" is two to
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,11 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.constitution import Principle
 from rlaif.context import Context
 from rlaif.judges.pairwise import as_text
-from rlaif.judges.parse import expected_rating
+from rlaif.judges.parse import expected_rating, rating
 from rlaif.llm import ask_all
 from rlaif.types import Record, Score
-
-_RATING = re.compile(r"^\W*(?:rating|score)?\W*([1-9])\b", re.IGNORECASE)
 
 
 class Rubric(BaseModel):
@@ -41,7 +38,7 @@ class Rubric(BaseModel):
         llm = context.model(self.model)
         if llm.traits.top_logprobs:
             reply = await context.ask(self.model, messages, max_tokens=3, logprobs=True)
-            rating = expected_rating(reply.logprobs or (), self.min_mass)
+            mean = expected_rating(reply.logprobs or (), self.min_mass)
         else:
             replies = await ask_all(
                 *(
@@ -49,8 +46,8 @@ class Rubric(BaseModel):
                     for i in range(self.samples)
                 )
             )
-            ratings = [int(found[1]) for reply in replies if (found := _RATING.match(reply.text))]
-            rating = sum(ratings) / len(ratings) if ratings else None
-        if rating is None:
+            ratings = [value for reply in replies if (value := rating(reply.text)) is not None]
+            mean = sum(ratings) / len(ratings) if ratings else None
+        if mean is None:
             return None
-        return Score(judge=llm.name, principle=principle.id, response=response, value=(rating - 5.0) / 4.0)
+        return Score(judge=llm.name, principle=principle.id, response=response, value=(mean - 5.0) / 4.0)

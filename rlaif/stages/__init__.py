@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from rlaif.constitution import Purpose
 from rlaif.context import Context
 from rlaif.types import Record
 
+Evidence = Literal["all", "revisions", "scores"]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -35,9 +36,9 @@ class Stage(BaseModel):
         """What it draws principles for."""
         return ()
 
-    def judges(self) -> bool:
-        """Whether it leaves verdicts, which pairs are made from."""
-        return False
+    def leaves(self) -> frozenset[Evidence]:
+        """What pairs can be made from after it: verdicts between `all` candidates, on `revisions`, `scores`."""
+        return frozenset()
 
     def plan(self, candidates: int) -> tuple[int, int]:
         """(calls at most, candidates afterwards) for a record that comes with `candidates`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -16,24 +16,20 @@ from rlaif.types import Drop, Record, Response
 Rule = Literal[
     "empty", "refused", "truncated", "repetition", "role_tags", "critique_leak", "prompt_echo", "no_op_revision"
 ]
-RULES: tuple[Rule, ...] = (
-    "empty",
-    "refused",
-    "truncated",
-    "repetition",
-    "role_tags",
-    "critique_leak",
-    "prompt_echo",
-    "no_op_revision",
-)
+RULES: tuple[Rule, ...] = get_args(Rule)
 
+# Chat markup, unless it is quoted as code; <s> is also HTML, so only at the ends. "User:" and "System:" stand
+# at the start of many an honest line, so they count at the start of the text, "Human:" and "Assistant:" anywhere.
 _ROLE_TAG = re.compile(
-    r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|^\s*(?:#+\s*)?(?:Human|User|Assistant|System)\s*:",
+    r"(?<![`\"'])(?:<\|\w+\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>)|\A\s*<s>|</s>\s*\Z"
+    r"|\A[^\w\n]*(?:user|system)\W{0,3}:|^[^\w\n]*(?:human|assistant)\W{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
 _CRITIQUE_LEAK = re.compile(
-    r"^\W*(?:critique|critique request|revision|revision request|revised response|here(?:'s| is) (?:the|a|my) "
-    r"(?:revised|rewritten|improved)\b[^\n]*)\s*:|\bthe assistant's (?:last|previous) response\b",
+    r"^[^\w\n]*(?:(?:critique|revision)(?: request)?"
+    r"|(?:revised|rewritten|improved|new|updated) (?:answer|response|version)"
+    r"|here(?:['\u2019]s| is) (?:the|a|an|my) (?:revised|rewritten|improved|new|updated)\b[^\n:]*)\W{0,3}:"
+    r"|\bthe assistant['\u2019]s (?:last|previous) (?:answer|response)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -83,7 +79,7 @@ def _broken(rule: Rule, record: Record, response: Response) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(re.findall(r"\w+", text.lower())) or text.strip()
 
 
 # Share of the characters that may lie in the most common n-gram (2-4) and in repeated n-grams (5-10):
@@ -96,7 +92,7 @@ _FEWEST_WORDS = 40
 
 def repeats(text: str) -> bool:
     """Gopher's repetition rules: repeated lines, and too much of the text inside repeated n-grams."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]  # not the closing } of code
     if len(lines) > 3 and (len(lines) - len(set(lines))) / len(lines) > 0.30:
         return True
     words = text.split()

@@ -12,7 +12,7 @@ from rlaif.context import Context
 from rlaif.judges.pairwise import Pairwise
 from rlaif.judges.rubric import Rubric
 from rlaif.llm import ask_all
-from rlaif.stages import Stage
+from rlaif.stages import Evidence, Stage
 from rlaif.types import Record
 
 Comparisons = Literal["all", "revisions"]
@@ -55,8 +55,8 @@ class Judge(Stage):
     def purposes(self) -> tuple[Purpose, ...]:
         return ("judge",)
 
-    def judges(self) -> bool:
-        return True
+    def leaves(self) -> frozenset[Evidence]:
+        return frozenset(self.comparisons) | ({"revisions"} if "all" in self.comparisons else set())
 
     def plan(self, candidates: int) -> tuple[int, int]:
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
@@ -79,6 +79,9 @@ class Rate(Stage):
         )
         return record.having(scores=record.scores + tuple(score for score in scores if score is not None))
 
+    def leaves(self) -> frozenset[Evidence]:
+        return frozenset({"scores"})
+
     def roles(self) -> tuple[str, ...]:
         return (self.judge.model,)
 
@@ -91,5 +94,5 @@ class Rate(Stage):
 
 def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:
     if which == "draw":
-        return [context.constitution.draw(context.draw_id(record.id, step), "judge", frozenset())]
+        return [context.constitution.draw(context.draw_id(record.id, step), "judge")]
     return [principle for principle in context.constitution.principles if principle.judge]

@@ -5,10 +5,11 @@ Bai et al. 2022 (arXiv:2212.08073), section 3.1 (SL-CAI).
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Self
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif.constitution import Principle, Purpose
 from rlaif.context import Context
@@ -17,8 +18,8 @@ from rlaif.stages import Stage, Temperature, Tokens
 from rlaif.stages.sample import as_response
 from rlaif.types import Message, Record, Response
 
-# What the critique template asks for when there is nothing to criticise.
-CLEAN = "no issues"
+# What the critique template asks for when there is nothing to criticise; "No issues, but ..." is a criticism.
+_CLEAN = re.compile(r"\W*no issues\b(?!.*\b(?:although|but|except|however|though|yet)\b)", re.IGNORECASE | re.DOTALL)
 
 
 class Revise(Stage):
@@ -42,18 +43,18 @@ class Revise(Stage):
     stop: tuple[str, ...] = ()  # for critiques and rewrites alike
 
     async def __call__(self, record: Record, context: Context) -> Record:
-        chains = await ask_all(*(self._chain(record, draft, context) for draft in record.live()[: self.drafts]))
-        for chain in chains:
-            shift = len(record.responses)
-            linked = tuple(
-                response if i == 0 else msgspec.structs.replace(response, revises=shift + i - 1)
-                for i, response in enumerate(chain)
-            )
-            record = record.having(responses=record.responses + linked)
+        drafts = [index for index in record.live() if record.responses[index].text][: self.drafts]
+        chains = await ask_all(*(self._chain(record, draft, context) for draft in drafts))
+        for draft, chain in zip(drafts, chains, strict=True):
+            parent = draft
+            for response in chain:
+                linked = msgspec.structs.replace(response, revises=parent)
+                parent = len(record.responses) if response.text else parent
+                record = record.having(responses=(*record.responses, linked))
         return record
 
     async def _chain(self, record: Record, draft: int, context: Context) -> list[Response]:
-        """The revisions of one draft, oldest first; the first is linked to the draft."""
+        """The revisions of one draft, oldest first; what they revise is not yet in them."""
         text = record.responses[draft].text
         chain: list[Response] = []
         used: set[str] = set()
@@ -64,7 +65,7 @@ class Revise(Stage):
             used.add(principle.id)
             conversation = (*record.prompt, Message("assistant", text))
             critique = await self._critique(conversation, principle, step, context) if self.critique else None
-            if self.until_clean and critique is not None and critique.lower().lstrip(" \"'*").startswith(CLEAN):
+            if self.until_clean and critique is not None and _CLEAN.match(critique):
                 break
             template = "revise" if self.critique else "revise_directly"
             messages = context.templates.render(
@@ -82,7 +83,6 @@ class Revise(Stage):
                 as_response(completion, context.model(self.model).name),
                 principle=principle.id,
                 critique=critique,
-                revises=draft,
             )
             chain.append(revision)
             text = revision.text or text  # an empty rewrite is kept, and filtered, but not built on
@@ -101,6 +101,12 @@ class Revise(Stage):
             sample=step,
         )
         return completion.text.strip()
+
+    @model_validator(mode="after")
+    def _critiques_to_be_clean(self) -> Self:
+        if self.until_clean and not self.critique:
+            raise ValueError("`until_clean` reads the critique; it needs `critique: true`")
+        return self
 
     def roles(self) -> tuple[str, ...]:
         return (self.model,)

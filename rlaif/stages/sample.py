@@ -9,12 +9,13 @@ from pydantic import Field
 from rlaif.context import Context
 from rlaif.llm import ask_all
 from rlaif.stages import Stage, Temperature, Tokens
-from rlaif.types import Completion, Drop, Message, Record, Response
+from rlaif.types import Completion, Drop, Message, Messages, Record, Response
 
 
 class Sample(Stage):
     """`n` responses from each of `models` at each of `temperatures`; identical ones are dropped.
 
+    At temperature 0 one is drawn: there is only one greedy answer.
     Temperature 1 is what Bai et al. 2022 (arXiv:2212.08073) sample with.
     """
 
@@ -27,8 +28,8 @@ class Sample(Stage):
     stop: tuple[str, ...] = ()
 
     async def __call__(self, record: Record, context: Context) -> Record:
-        messages = record.prompt if self.system is None else (Message("system", self.system), *record.prompt)
-        draws = [(m, t, i) for m in self.models for t in self.temperatures for i in range(self.n)]
+        messages = record.prompt if self.system is None else _with_system(self.system, record.prompt)
+        draws = [(m, t, i) for m in self.models for t in self.temperatures for i in range(self.n if t else 1)]
         completions = await ask_all(
             *(
                 context.ask(
@@ -60,8 +61,15 @@ class Sample(Stage):
         return self.models
 
     def plan(self, candidates: int) -> tuple[int, int]:
-        drawn = self.n * len(self.models) * len(self.temperatures)
+        drawn = len(self.models) * sum(self.n if temperature else 1 for temperature in self.temperatures)
         return drawn, candidates + drawn
+
+
+def _with_system(text: str, prompt: Messages) -> Messages:
+    """A prompt's own system turn comes after `text`, in the same turn: many models take only one."""
+    if prompt[0].role == "system":
+        return (Message("system", f"{text}\n\n{prompt[0].content}"), *prompt[1:])
+    return (Message("system", text), *prompt)
 
 
 def as_response(completion: Completion, model: str) -> Response:

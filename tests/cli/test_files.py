@@ -1,0 +1,99 @@
+"""`list`, `copy`, `constitution`, `journal`, `--version`: what ships with rlaif, and what it keeps."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+
+import pytest
+
+from rlaif.version import __version__
+from tests.cli.command import Command, start
+
+
+def test_the_version_is_that_of_the_package(rlaif: Command) -> None:
+    done = rlaif("--version")
+    assert (done.code, done.out) == (0, f"rlaif {__version__}\n")
+    assert version("rlaif-kit") == __version__
+
+
+def test_it_runs_as_a_module_too(rlaif: Command) -> None:
+    process = start(rlaif.folder, ["--version"])
+    assert process.communicate(timeout=20)[0] == f"rlaif {__version__}\n"
+
+
+def test_the_list_names_what_ships_and_the_runs_there_are(rlaif: Command) -> None:
+    assert "constitutions: general, helpful-honest-harmless, safety" in rlaif("list").out
+    rlaif.generate()
+    (rlaif.folder / "runs/odd").mkdir()
+    (rlaif.folder / "runs/odd/run.yaml").write_text("")
+    (rlaif.folder / "runs/broken").mkdir()
+    (rlaif.folder / "runs/broken/run.yaml").write_text("")
+    (rlaif.folder / "runs/broken/summary.json").write_text("{")
+    out = rlaif("list").out
+    assert re.search(r"  first: done, 3 records, \d pairs", out)
+    assert "  odd: unfinished" in out
+    assert "  broken: its summary.json cannot be read" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("safety", "safety.yaml"),
+        ("pipelines/cai", "cai.yaml"),
+        ("critique", "critique.jinja"),
+        ("borderline", "borderline.jsonl"),
+    ],
+)
+def test_a_bundled_file_is_copied_to_be_edited(rlaif: Command, name: str, file: str) -> None:
+    done = rlaif("copy", name)
+    assert done.code == 0
+    assert file in done.out
+    assert (rlaif.folder / file).stat().st_size > 100
+
+
+def test_a_copied_pipeline_is_used_by_its_file_name(rlaif: Command) -> None:
+    rlaif("copy", "cai")
+    path = rlaif.folder / "cai.yaml"
+    path.write_text(path.read_text().replace("n: 2", "n: 3"))
+    assert "at most" in rlaif.generate("cai.yaml").err
+    assert rlaif("show", "first").code == 0
+
+
+def test_a_constitution_is_checked_and_shown(rlaif: Command) -> None:
+    done = rlaif("constitution", "check", "safety")
+    assert done.code == 0
+    assert re.search(r"safety: valid; 'safety' \S+, \d+ principles", done.out)
+    shown = rlaif("constitution", "show", "general", columns=60)
+    assert shown.code == 0
+    assert "critique: " in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 60
+
+
+def test_the_journal_tells_its_size_and_forgets_what_it_is_told_to(rlaif: Command) -> None:
+    sent = rlaif.generate("--json").json["calls"]["sent"]
+    size = rlaif("journal", "size").out
+    assert f"{sent - 1:,} calls, 0 failed" in size  # less the preflight's
+    assert rlaif("journal", "prune", "--failed", "--yes").out == "0 answers forgotten\n"
+    assert rlaif("journal", "prune", "--older-than", "1h", "--yes").out == "0 answers forgotten\n"
+    assert rlaif("journal", "prune", "--model", "other", "--yes").out == "0 answers forgotten\n"
+    assert rlaif("journal", "prune", "--yes").out == f"{sent - 1:,} answers forgotten\n"
+    assert rlaif.generate("--json", "--rebuild").json["calls"]["sent"] == sent - 1
+
+
+def test_nothing_is_forgotten_without_a_yes(rlaif: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    rlaif.generate()
+    monkeypatch.setattr("sys.stdin", open("/dev/null"))
+    done = rlaif("journal", "prune")
+    assert done.code == 130
+    assert "calls, 0 failed" in rlaif("journal", "size").out
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(rlaif: Command) -> None:
+    process = start(rlaif.folder, ["generate", "--help"])
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.wait()
+    process.stderr.close()

@@ -1,0 +1,119 @@
+"""`generate`, `retry` and `export`: what they print where, and the exit code that says how it ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rlaif.cli.progress import clock
+from tests.cli.command import SCRIPTED, Command, start
+
+
+def test_a_run_ends_with_its_funnel_a_pair_and_where_the_data_is(rlaif: Command) -> None:
+    done = rlaif.generate()
+    assert done.code == 0
+    for words in ("funnel", "prompts", "verdicts", "chosen", "rejected", "calls: ", "dataset: runs/first/dataset",
+                  'datasets.load_dataset("runs/first/dataset", "preference")', "rlaif show first"):  # fmt: skip
+        assert words in done.out
+    assert "run 'first': 3 prompts, at most" in done.err
+    assert "3/3 records" in done.err
+
+
+def test_progress_that_is_not_on_a_terminal_is_plain_lines_on_standard_error(rlaif: Command) -> None:
+    done = rlaif.generate()
+    assert "\x1b" not in done.err + done.out
+    assert all("━" not in line and len(line) < 200 for line in done.err.splitlines())
+
+
+def test_json_prints_the_summary_and_nothing_else(rlaif: Command) -> None:
+    done = rlaif.generate("--json")
+    assert done.code == 0
+    assert done.json == json.loads((rlaif.folder / "runs/first/summary.json").read_bytes())
+    assert done.json["records"] == 3
+    assert done.json["calls"]["sent"] > 0
+
+
+def test_the_same_command_again_sends_no_call_and_rebuilds_the_same(rlaif: Command) -> None:
+    rlaif.generate()
+    assert rlaif.generate("--json").json["calls"]["sent"] == 0
+    again = rlaif.generate("--json", "--rebuild").json["calls"]
+    assert (again["sent"], again["failed"]) == (0, 0)
+    assert again["from_journal"] > 0
+
+
+def test_a_dry_run_counts_the_calls_and_writes_no_part(rlaif: Command) -> None:
+    done = rlaif.generate("--dry-run")
+    assert done.code == 0
+    assert "nothing was sent" in done.out
+    assert not list(rlaif.folder.glob("runs/first/parts/*"))
+
+
+def test_failed_records_give_exit_code_1_and_retry_asks_for_them_again(rlaif: Command) -> None:
+    failing = ["--set", "models.judge.script.error_rate=0.3"]
+    done = rlaif.generate(*failing, limit=8)
+    assert done.code == 1
+    assert "failed; ask again for what is missing: rlaif retry first" in done.out
+    again = rlaif("retry", "first", "--json")
+    assert again.code == 1  # it fails each time, on purpose
+    assert again.json["calls"]["failed"] > 0
+
+
+def test_an_export_makes_the_dataset_anew_without_a_call(rlaif: Command) -> None:
+    pairs = rlaif.generate("--json").json["dataset"]["pairs"]
+    done = rlaif("export", "first", "--set", "export.min_p=1.0", "--json")
+    assert done.code == 0
+    assert done.json["calls"]["sent"] == 0
+    assert done.json["dataset"]["pairs"] < pairs
+    assert rlaif("export", "first").code == 0
+
+
+def test_commands_that_are_named_at_the_end_work_with_another_runs_folder(rlaif: Command) -> None:
+    done = rlaif.generate("--runs-dir", "elsewhere", "--set", "models.judge.script.error_rate=0.3", limit=8)
+    named = [line.partition("rlaif ")[2].split() for line in done.out.splitlines() if "rlaif " in line]
+    assert len(named) == 2
+    for arguments in named:
+        assert rlaif(*arguments).code in (0, 1)
+
+
+def test_narrow_terminals_get_every_number_and_whole_paths(rlaif: Command) -> None:
+    rlaif.generate()
+    done = rlaif("export", "first", columns=60)
+    assert 'load it: datasets.load_dataset("runs/first/dataset", "preference")' in done.out.splitlines()
+    assert max(len(line) for line in done.out.splitlines() if "runs/" not in line) <= 60
+
+
+def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    slow = ["generate", *SCRIPTED, "--limit", "12", "--run", "slow", "--json"]
+    slow += ["--set", "models.policy.script.latency_ms=150", "--set", "models.judge.script.latency_ms=150"]
+    slow += ["--set", "models.policy.concurrency=4", "--set", "models.judge.concurrency=4"]
+    process = start(tmp_path, slow)
+    deadline = time.monotonic() + 20
+    journal = tmp_path / "runs/calls.sqlite-wal"
+    while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > 20_000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    stopped = json.loads(out)
+    assert stopped["status"] == "interrupted"
+    assert 0 < stopped["calls"]["sent"] < 12 * 9
+    again = start(tmp_path, slow)
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    finished = json.loads(out)
+    assert finished["calls"]["from_journal"] >= stopped["calls"]["sent"] - 1  # less the preflight's
+    whole = start(tmp_path, [*slow[:-8], "--run", "whole", "--runs-dir", "fresh"])
+    out, err = whole.communicate(timeout=60)
+    assert "slow" not in err
+    total = json.loads(out)["calls"]["sent"] if out.startswith("{") else None
+    assert total is None or stopped["calls"]["sent"] + finished["calls"]["sent"] in (total, total + 1)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])
+def test_times_are_shown_as_clocks_do(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,109 @@
+"""`show`: a list whose ids can be copied, and a page on which a model's text is only text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rlaif.cli.show import word_diff
+from rlaif.cli.text import harmless, said
+from rlaif.store import RunFolder, encode
+from rlaif.types import Drop, Message, Record, Response, Score, Verdict
+from tests.cli.command import Command
+
+EVIL = "[red]x[/red] [link=http://evil]y[/link] :smile: \x1b[31mred\x1b[0m \x1b]52;c;ZXZpbA==\x07 \x9b2J\u202eabc\r\x08"
+
+
+def keep(rlaif: Command, *records: Record) -> None:
+    """A run with these records."""
+    rlaif.generate()
+    folder = RunFolder(rlaif.folder / "runs", "first")
+    folder.write_part(0, [encode(record) for record in records])
+
+
+def evil_record() -> Record:
+    return Record(
+        id="00ff00ff00ff00ff",
+        prompt=(Message("user", EVIL),),
+        category=EVIL,
+        responses=(
+            Response(f"one two three {EVIL}", EVIL),
+            Response(f"one two four {EVIL}", EVIL, revises=0, principle=EVIL, critique=EVIL),
+        ),
+        drops=(Drop(0, EVIL),),
+        verdicts=(
+            Verdict(EVIL, EVIL, 0, 1, 0.3, 0.2, 0.4, True, rationale=EVIL),
+            Verdict(EVIL, EVIL, 0, 1, outcome="unparsed", replies=(EVIL,)),
+        ),
+        scores=(Score(EVIL, EVIL, 0, 0.5),),
+        outcome="failed",
+        reason=EVIL,
+        detail=EVIL,
+    )
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_ids_are_never_cut_and_each_opens_its_record(rlaif: Command, columns: int) -> None:
+    rlaif.generate(limit=4)
+    done = rlaif("show", "first", columns=columns)
+    ids = re.findall(r"\b[0-9a-f]{16}\b", done.out)
+    assert len(ids) == 4
+    assert max(map(len, done.out.splitlines())) <= columns
+    assert f"record {ids[2]}" in rlaif("show", "first", ids[2][:8]).out
+
+
+def test_the_list_has_a_limit_and_says_of_how_many(rlaif: Command) -> None:
+    rlaif.generate(limit=4)
+    done = rlaif("show", "first", "--limit", "2")
+    assert len(re.findall(r"\b[0-9a-f]{16}\b", done.out)) == 2
+    assert "2 of 4 records; read one with: rlaif show first ID" in done.out
+
+
+def test_a_page_shows_prompt_drafts_critiques_differences_and_verdicts(rlaif: Command) -> None:
+    rlaif.generate(limit=1)
+    (record,) = RunFolder(rlaif.folder / "runs", "first").records()
+    page = rlaif("show", "first", record.id).out
+    words = " ".join(page.split())
+    assert record.prompt[-1].content in words
+    assert "response 0: draft, script" in page
+    assert f"response 2: revision of 0 by {record.responses[2].principle}" in page
+    assert f"critique: {record.responses[2].critique}" in words
+    assert "{+" in page
+    assert "wins, both orders agree; p(0) = " in words
+
+
+@pytest.mark.parametrize("arguments", [["show", "first"], ["show", "first", "00ff"]])
+def test_text_of_a_model_is_printed_as_it_stands_and_controls_nothing(rlaif: Command, arguments: list[str]) -> None:
+    keep(rlaif, evil_record())
+    done = rlaif(*arguments, columns=400)
+    assert done.code == 0
+    assert "[red]x[/red]" in done.out
+    assert ":smile:" in done.out
+    assert "\\x1b[31mred" in done.out
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.out)
+
+
+def test_the_example_pair_at_the_end_of_a_run_is_harmless_too(rlaif: Command) -> None:
+    texts = (f"A {EVIL}", f"B {EVIL}")
+    responses = tuple(Response(text, "policy") for text in texts)
+    verdict = Verdict("judge", "p", 0, 1, 0.9, 0.9, 0.9, True)
+    keep(rlaif, evil_record().having(responses=responses, drops=(), verdicts=(verdict,), outcome="ok"))
+    done = rlaif("export", "first")
+    assert "[red]x[/red]" in done.out
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.out)
+
+
+def test_differences_are_coloured_or_marked_and_texts_with_little_in_common_are_shown_whole() -> None:
+    assert word_diff("call him now", "call her now", coloured=False).plain == "call [-him-] {+her+} now "
+    coloured = word_diff("call him now", "call her now")
+    assert coloured.plain == "call him her now "
+    assert {str(span.style) for span in coloured.spans} == {"red strike", "green"}
+    assert word_diff("one two three", "something else", coloured=False).plain == "something else"
+    assert word_diff("", "new", coloured=False).plain == "new"
+
+
+def test_line_ends_tabs_and_letters_of_any_script_stay() -> None:
+    text = "a\n\tb\r\nc é 日本 🙂 \u200dz"
+    assert harmless(text) == text.replace("\r\n", "\n")
+    assert said("[bold]x[/bold]").spans == []
