@@ -85,11 +85,6 @@ class Settings(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=1)] = 256  # records under way at once
 
-    @field_validator("models", mode="before")
-    @classmethod
-    def _with_defaults(cls, value: object) -> object:
-        return {"policy": LOCAL, "judge": LOCAL} | value if isinstance(value, dict) else value
-
     @field_validator("prompts", mode="before")
     @classmethod
     def _path_alone(cls, value: object) -> object:
@@ -120,6 +115,8 @@ def changed(document: Document, changes: Mapping[str, object]) -> Settings:
     if not changes:
         return settings
     data = deepcopy(document.data)
+    if any(path.startswith("models.") for path in changes):
+        data.setdefault("models", {"policy": "local", "judge": "local"})  # what the file left to the default
     for path, value in changes.items():
         _assign(data, path.split("."), value, path)
     try:

@@ -47,8 +47,9 @@ class Document:
         found: list[str | int] = []
         data, node, line = self.data, self.node, self.node.start_mark.line
         for part in loc:
-            if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
-                data = data[part]  # type: ignore[index] # a list is never asked for a name
+            inner = dict(enumerate(data)) if isinstance(data, list) else data
+            if isinstance(inner, dict) and part in inner:
+                data = inner[part]
                 found.append(part)
             # PyYAML puts merged fields ("<<: *base") before the mapping's own; of two, the last counts.
             children = {name: (child, mark.line) for name, mark, child in _children(node)}

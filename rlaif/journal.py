@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -67,15 +68,20 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._migrate()
             self._reader = self._connect()
             self._writer = self._connect()
-            self._migrate()
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the journal {path} cannot be opened: {error}") from error
+            raise StoreError(
+                f"the journal {path} cannot be opened: {error}; make it writable, or use another --runs-dir"
+            ) from error
 
     def get(self, key: bytes) -> Answer | None:
         """The answer this request got before, if any; a few microseconds."""
-        row = self._reader.execute("SELECT body FROM calls WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._reader.execute("SELECT body FROM calls WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"the journal {self.path} cannot be read: {error}; use another --runs-dir") from error
         return None if row is None else self._decode(self._decompress(row[0]))
 
     async def put(self, key: bytes, model: int, answer: Answer) -> Answer:
@@ -108,7 +114,7 @@ class Journal:
 
     def model(self, identity: str, name: str) -> int:
         """The row number of a model, made if it is new."""
-        with self._writer:
+        with self._transaction():
             self._writer.execute(
                 "INSERT INTO models (identity, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (identity, name)
             )
@@ -129,7 +135,7 @@ class Journal:
         return None if row is None or row[0] is None else msgspec.json.decode(row[0], type=Traits)
 
     def set_traits(self, model: int, traits: Traits) -> None:
-        with self._writer:
+        with self._transaction():
             self._writer.execute("UPDATE models SET traits = ? WHERE id = ?", (self._encode(traits), model))
 
     def sizes(self) -> list[tuple[str, int, int, int]]:
@@ -152,11 +158,12 @@ class Journal:
             values.append(str(before))
         if failed_only:
             where.append("failed")
-        with self._writer:
+        with self._transaction():
             count = self._writer.execute(f"DELETE FROM calls WHERE {' AND '.join(where)}", values).rowcount
             if model is not None:
                 self._writer.execute("UPDATE models SET traits = NULL WHERE identity = ?", (model,))
-        self._writer.execute("VACUUM")
+        with self._transaction():
+            self._writer.execute("VACUUM")
         return count
 
     def _connect(self) -> sqlite3.Connection:
@@ -166,15 +173,30 @@ class Journal:
         return connection
 
     def _migrate(self) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                self._writer.execute(statement)
-            self._writer.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        self._writer.commit()
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in filter(str.strip, _SCHEMA.split(";\n")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            connection.commit()
         if version > _SCHEMA_VERSION:
             raise StoreError(f"{self.path} was written by a newer rlaif: upgrade, or use another --runs-dir")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._writer:
+                yield
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"the journal {self.path} cannot be written: {error}; "
+            "what it holds is safe: make room and run the same command again"
+        )
 
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
@@ -183,10 +205,7 @@ class Journal:
             try:
                 stored = await loop.run_in_executor(self._thread, self._commit, [entry[:3] for entry in group])
             except Exception as error:  # whatever it is, no caller may wait for ever
-                failure = StoreError(
-                    f"the journal {self.path} cannot be written: {error}; "
-                    "what it holds is safe: make room and run the same command again"
-                )
+                failure = self._unwritable(error)
                 for *_, future in group:
                     if not future.done():
                         future.set_exception(failure)

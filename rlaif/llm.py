@@ -141,10 +141,11 @@ class LLM:
                 self._retried.add(key)
             return _handed_on(await self.journal.put(key, self._row, answer))
 
-    async def send(self, request: Request, tally: Tally) -> Completion:
+    async def send(self, request: Request, tally: Tally, *, attempts: int | None = None) -> Completion:
         """Ask the backend, again where a failure may pass. Raises the last ProviderError, or Pending."""
         if self._stopped.is_set():
             raise Pending
+        attempts = attempts or self.attempts
         if self._backend is None:
             self._backend = self.open_backend()
         try:
@@ -154,9 +155,9 @@ class LLM:
             tally.sent -= 1  # queued, not asked
             raise
         except ProviderError as error:
-            if not error.transient or self.attempts == 1:
+            if not error.transient or attempts == 1:
                 raise
-            completion = await self._send_again(request, tally, error)
+            completion = await self._send_again(request, tally, error, attempts)
         self._failures_in_a_row = 0
         usage = completion.usage
         tally.prompt_tokens += usage.prompt_tokens
@@ -164,11 +165,11 @@ class LLM:
         tally.cached_tokens += usage.cached_tokens
         return completion
 
-    async def _send_again(self, request: Request, tally: Tally, first: ProviderError) -> Completion:
+    async def _send_again(self, request: Request, tally: Tally, first: ProviderError, attempts: int) -> Completion:
         assert self._backend is not None
         await self._pause(_wait_s(first, 1))
         async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.attempts - 1),
+            stop=tenacity.stop_after_attempt(attempts - 1),
             wait=lambda state: _wait_s(state.outcome.exception() if state.outcome else None, state.attempt_number + 1),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, ProviderError) and error.transient),
             sleep=self._pause,

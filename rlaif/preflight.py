@@ -14,6 +14,8 @@ _QUESTION = (
     Message("user", "Which letter comes first in the alphabet, A or B? Answer with the letter only."),
 )
 _DROPPABLE = ("temperature", "seed", "top_p", "stop")
+# Somebody waits: a refused port is a message within a second, not after all the attempts of a run.
+_ATTEMPTS = 2
 
 
 async def preflight(llm: LLM, tally: Tally) -> Traits:
@@ -28,7 +30,7 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
     traits = Traits(top_logprobs=20)
     for _ in range(8):  # at most one parameter is given up per try
         try:
-            completion = await llm.send(_request(llm, traits), tally)
+            completion = await llm.send(_request(llm, traits), tally, attempts=min(_ATTEMPTS, llm.attempts))
         except ProviderError as error:
             traits = _without(traits, error, llm.name)
             continue
@@ -54,7 +56,9 @@ def _request(llm: LLM, traits: Traits) -> Request:
     return Request(
         model=llm.identity,
         messages=_QUESTION if traits.system_role else without_system(_QUESTION),
-        temperature=None if "temperature" in traits.rejected else 1.0,
+        # Not 1.0: models that take no temperature take that, their default.
+        temperature=None if "temperature" in traits.rejected else 0.5,
+        stop=() if "stop" in traits.rejected else ("\n\n\n",),
         max_tokens=THINKING_TOKENS if traits.thinks else 16,
         top_logprobs=traits.top_logprobs or None,
         extra=llm.extra,

@@ -100,6 +100,14 @@ class Runner:
             llm.stop()
 
     async def _one_pass(self, prompts: Iterable[Record]) -> None:
+        try:
+            await self._begin_all(prompts)
+        except BaseException as error:  # a bad row, a damaged part: what is under way is drained first
+            self._fail(error)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _begin_all(self, prompts: Iterable[Record]) -> None:
         for number, records in enumerate(_chunks(prompts, PART_RECORDS)):
             if self._is_finished(number, len(records)):
                 continue
@@ -114,8 +122,6 @@ class Runner:
                 task.add_done_callback(self._tasks.discard)
             if self.stopping:
                 break
-        while self._tasks:
-            await asyncio.wait(self._tasks)
 
     def _is_finished(self, number: int, size: int) -> bool:
         """Is the part on disk, and as large as it should be now (a raised limit fills up the last one)?"""

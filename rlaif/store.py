@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -28,8 +29,9 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise _unwritable(path, error) from error
 
 
 class RunFolder:
@@ -47,7 +49,7 @@ class RunFolder:
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+            raise _unwritable(self.path, error) from error
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; only with the lock held."""
@@ -74,6 +76,8 @@ class RunFolder:
             return zstandard.ZstdDecompressor().decompress(path.read_bytes())
         except zstandard.ZstdError as error:
             raise _damaged(path, error) from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
     def part_size(self, number: int) -> int:
         """How many records a part has; 0 if it is not there."""
@@ -87,6 +91,13 @@ class RunFolder:
         """All records of the finished parts, a part at a time in memory."""
         for number in self.part_numbers():
             yield from self.read_part(number)
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written: {error.strerror or error}; make room or use another --runs-dir, "
+        "and run the same command again: what was answered is kept"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
@@ -108,17 +119,17 @@ class RunLock:
     def __enter__(self) -> RunLock:
         try:
             self._file = self._path.open("a+")
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be opened: {error.strerror}") from error
-        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            assert self._file is not None
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
             raise StoreError(
                 f"run '{self._run}' is being written by process {owner}; wait for it, or choose another --run name"
             ) from None
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()

@@ -30,7 +30,7 @@ stages:
   - sample: {n: 2}
   - filter:
       min_candidates: 1
-  - judge: {judge: {votes: 8}}
+  - judge: {by: {votes: 8}}
   - rate:
 """
 
@@ -68,7 +68,7 @@ def test_stages_are_read_in_order_and_a_kind_used_twice_is_numbered(pipeline: Pa
         ("filter", Filter()),
         ("sample", Sample(n=2)),
         ("filter-2", Filter(min_candidates=1)),
-        ("judge", Judge.model_validate({"judge": {"votes": 8}})),
+        ("judge", Judge.model_validate({"by": {"votes": 8}})),
         ("rate", Rate()),
     ]
 
@@ -80,11 +80,11 @@ def test_set_changes_every_stage_of_a_kind_in_whatever_form_it_is_written(pipeli
 
 
 def test_set_reaches_nested_settings_and_reads_values_as_yaml(pipeline: Path) -> None:
-    settings = load(pipeline, "judge.judge.votes=12", 'sample.stop=["\\n", x]', "sample.system=", "limit=7")
+    settings = load(pipeline, "judge.by.votes=12", 'sample.stop=["\\n", x]', "sample.system=", "limit=7")
     stages = stage_list(settings)
     assert isinstance(stages[1], Sample)
     assert isinstance(stages[3], Judge)
-    assert stages[3].judge.votes == 12
+    assert stages[3].by.votes == 12
     assert stages[1].stop == ("\n", "x")
     assert stages[1].system is None
     assert settings.limit == 7
@@ -134,7 +134,7 @@ def test_models_have_short_forms(short: str, expected: dict[str, str]) -> None:
         (["models.policy.provider=opnai"], ["models.policy.provider", "'openai'"]),
         (["models.policy.consurrency=3"], ["models.policy", "unknown field 'consurrency'", "'concurrency'?"]),
         (["models.policy=nope", "models.policy.timeout_s=3"], ["models.policy: unknown model 'nope'"]),
-        (["judge.judge.model=critic"], ["stage 'judge' asks model 'critic'", "policy, judge"]),
+        (["judge.by.model=critic"], ["stage 'judge' asks model 'critic'", "policy, judge"]),
         (["sample.models=[policy, other]"], ["stage 'sample' asks model 'other'"]),
         (["sampel.n=2"], ["--set sampel.n", "did you mean 'sample'?"]),
         (["filter=1"], ["--set filter", "filter.NAME=VALUE"]),
@@ -152,7 +152,7 @@ def test_models_have_short_forms(short: str, expected: dict[str, str]) -> None:
         (["window=0"], ["window: should be greater"]),
         (["export.min_p=0.2"], ["export.min_p: should be greater than or equal to 0.5"]),
         (["export.pairs=[best]"], ["export.pairs", "'best_vs_worst'"]),
-        (["judge.judge.votes=3"], ["votes: should be a multiple of 2"]),
+        (["judge.by.votes=3"], ["votes: should be a multiple of 2"]),
         (["judge.comparisons=[]"], ["comparisons: must not be empty"]),
         (["seed.x=1"], ["seed: should be a valid integer"]),
         (["stages=3", "sample.n=2"], ["no stage or field 'sample'"]),
@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_refused_by_name_with_a_way_out(
         ("  - sample: {n: 2}", "  - {sample: {}, judge: {}}", ["mine.yaml:7", "one kind"]),
         ("{n: 2}", "{n: two}", ["mine.yaml:7", "stages[1].sample.n"]),
         ("policy: scripted", "policy: {model: x}", ["mine.yaml:3", "provider: is missing"]),
-        ("policy: scripted", "writer: scripted", ["stage 'sample' asks model 'policy'", "writer, judge"]),
+        ("{n: 2}", "{models: [writer]}", ["stage 'sample' asks model 'writer'", "policy, judge"]),
     ],
 )
 def test_a_fault_in_the_file_is_named_with_its_line(pipeline: Path, before: str, after: str, words: list[str]) -> None:
@@ -238,7 +238,7 @@ def templates() -> Templates:
 
 
 def means(settings: Settings, templates: Templates) -> dict[str, Any]:
-    return meaning(settings, load_constitution(settings.constitution), templates)
+    return meaning(settings, stages_of(settings, allow_code=False), load_constitution(settings.constitution), templates)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_limits_addresses_speed_and_export_are_no_part_of_the_meaning(
         ("seed=1", "seed: 0 -> 1"),
         ("sample.n=3", "stages[1].sample.n: 2 -> 3"),
         ("constitution=general", "constitution.name: safety -> general"),
-        ("prompts=helpful", "prompts.path: redteam -> helpful"),
+        ("prompts=helpful", "prompts.file: redteam.jsonl -> helpful.jsonl"),
         ("prompts.system=Hi", "prompts.hash: "),
         ("models.policy.extra_body={min_p: 0.1}", "models.policy.extra_body.min_p: None -> 0.1"),
         ("models.policy.script.seed=4", "models.policy.identity: "),

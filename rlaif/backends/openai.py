@@ -6,7 +6,7 @@ import, aiohttp and msgspec 0.4 ms.
 
 from __future__ import annotations
 
-import ssl
+import re
 from typing import Any
 
 import aiohttp
@@ -68,17 +68,17 @@ class OpenAIBackend:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # `LLM` bounds what is in flight
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
             )
         try:
             async with self._session.post(self.url, data=self.body(request)) as reply:
                 raw = await reply.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise ProviderError("connection", f"{self.url} cannot be reached: {reason(error)}") from error
         except TimeoutError as error:
             raise ProviderError("timeout", f"{self.url}: no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
-            raise ProviderError("server", f"{self.url}: the connection was cut ({error})") from error
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise ProviderError("connection", f"{self.url} cannot be reached: {reason(error)}") from error
+        except (aiohttp.ClientError, OSError) as error:  # it was there: it may come back, or choke on this request only
+            raise ProviderError("server", f"{self.url}: the connection was cut ({reason(error)})") from error
         if reply.status != 200:
             raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
         return parse_completion(raw)
@@ -122,7 +122,7 @@ class OpenAIBackend:
             f"{self.url} answered {status}: {text}",
             status=status,
             retry_after_s=seconds(retry_after),
-            parameter=parameter or named_parameter(text),
+            parameter=_refused(parameter, text),
         )
 
 
@@ -153,7 +153,7 @@ class _TopLogprob(msgspec.Struct):
 class _TokenLogprob(msgspec.Struct):
     token: str
     logprob: float
-    top_logprobs: list[_TopLogprob] = []
+    top_logprobs: list[_TopLogprob] | None = None
 
 
 class _Logprobs(msgspec.Struct):
@@ -171,8 +171,8 @@ class _PromptDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 
@@ -180,6 +180,8 @@ class _Reply(msgspec.Struct):
     choices: list[_Choice]
     usage: _Usage | None = None
 
+
+_CONNECT_S = 30.0
 
 _decode = msgspec.json.Decoder(_Reply).decode
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
@@ -204,8 +206,8 @@ def parse_completion(raw: bytes) -> Completion:
         finish_reason=finish,
         reasoning=message.reasoning_content or message.reasoning or thought,
         usage=Usage(
-            usage.prompt_tokens,
-            usage.completion_tokens,
+            usage.prompt_tokens or 0,
+            usage.completion_tokens or 0,
             (usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens) or 0,
         ),
         logprobs=_logprobs(choice.logprobs),
@@ -216,15 +218,18 @@ def _logprobs(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...] | None:
     if logprobs is None or not logprobs.content:
         return None
     return tuple(
-        TokenLogprob(t.token, t.logprob, tuple((top.token, top.logprob) for top in t.top_logprobs))
+        TokenLogprob(t.token, t.logprob, tuple((top.token, top.logprob) for top in t.top_logprobs or ()))
         for t in logprobs.content
     )
 
 
 def split_reasoning(text: str) -> tuple[str, str | None]:
-    """(answer, thoughts) of a text that may begin with a <think> block, closed or cut off."""
+    """(answer, thoughts) of a text that may begin with a <think> block, closed or cut off.
+
+    Some chat templates open the block in the prompt: then only its end is in the text.
+    """
     start = text.lstrip()
-    if not start.startswith("<think>"):
+    if not start.startswith("<think>") and "</think>" not in start:
         return text, None
     thought, closed, answer = start.removeprefix("<think>").partition("</think>")
     return (answer.lstrip() if closed else ""), thought.strip() or None
@@ -253,7 +258,9 @@ def error_fields(raw: bytes) -> tuple[str, str, str | None]:
 
 def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
     said = f"{code} {text}".lower()
-    if status in (401, 403):
+    if status == 403 and ("flagged" in said or "moderation" in said):
+        return "content_filter"  # OpenRouter
+    if status in (401, 402, 403):  # 402: no money
         return "auth"
     if status == 404:
         return "not_found"
@@ -273,7 +280,6 @@ def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
     return "bad_request"
 
 
-# Longest first: "top_logprobs" holds "logprobs".
 PARAMETERS = (
     "max_completion_tokens",
     "response_format",
@@ -281,7 +287,6 @@ PARAMETERS = (
     "temperature",
     "max_tokens",
     "logprobs",
-    "system",
     "top_p",
     "seed",
     "stop",
@@ -289,9 +294,18 @@ PARAMETERS = (
 
 
 def named_parameter(text: str) -> str | None:
-    """The request parameter an error text speaks of, if any."""
+    """The request parameter an error text speaks of, if any; "system" for the role of that name."""
     said = text.lower()
-    return next((name for name in PARAMETERS if name in said), None)
+    if re.search(r"system (role|prompt|message|instruction)|'system'", said):
+        return "system"
+    return next((name for name in PARAMETERS if re.search(rf"\b{name}\b", said)), None)
+
+
+def _refused(parameter: str | None, text: str) -> str | None:
+    """The parameter as we call it: OpenAI names "messages[0].role" where it means the system role."""
+    if parameter is None or parameter.startswith("messages"):
+        return named_parameter(text) or parameter
+    return parameter
 
 
 def seconds(header: str | None) -> float | None:

@@ -35,7 +35,7 @@ class Script(BaseModel):
     `skill` scales how strongly the judge's logit follows the difference of qualities, `position_bias`
     is added to the logit of the response shown first, `obedience` is the chance to obey a response
     that tells the judge to choose it. Revisions are better than what they revise by up to `gain`.
-    The rates are shares of requests; a transient error goes away when asked again.
+    The rates are shares of requests (never the preflight's); a transient error goes away when asked again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,22 +60,26 @@ class Script(BaseModel):
             raise ProviderError("bad_request", "this model has no system role", parameter="system")
         if not self.logprobs and request.top_logprobs:
             raise ProviderError("unsupported", "logprobs are not supported", parameter="logprobs")
+        if _is_preflight(request):
+            return _one_token(request, {"A": 0.9, "B": 0.1})
         if self.refusal_rate and _draw(self.seed, "refuse", request) < self.refusal_rate:
             return Completion("I can't help with that.", "refusal", usage=_usage(request, 6))
-        if "one letter" in asked and "<response_b>" in asked:
-            return self._choose(request, _between(asked, "response_a"), _between(asked, "response_b"))
+        if "one letter" in asked:  # after reasoning the responses are in an earlier turn
+            shown = next((m.content for m in reversed(request.messages) if "<response_b>" in m.content), None)
+            if shown is not None:
+                return self._choose(request, _between(shown, "response_a"), _between(shown, "response_b"))
         if "from 1" in asked and "<response>" in asked:
             return self._rate(request, asked)
-        if "A or B" in asked:
-            return _one_token(request, {"A": 0.9, "B": 0.1})
         return self._write(request, asked)
 
     def _write(self, request: Request, asked: str) -> Completion:
         noise = blake2b(request.key(), digest_size=8, salt=str(self.seed).encode()[:16]).digest()
         quality = int.from_bytes(noise[:4], "big") / 2**32
         if "Revision request" in asked:
-            before = [q for message in request.messages[-4:] if (q := quality_of(message.content)) is not None]
-            quality = min(1.0, (before[-1] if before else 0.5) + self.gain * quality)
+            answers = [m.content for m in request.messages[:-1] if m.role == "assistant"]
+            criticised = any("Critique request" in m.content for m in request.messages[-3:-2])
+            before = quality_of(answers[-2 if criticised else -1])
+            quality = min(1.0, (0.5 if before is None else before) + self.gain * quality)
         text = f"Scripted answer {noise[:4].hex()} of quality {quality:.3f}:"
         start = noise[4] % len(_WORDS)
         words = (_WORDS * (self.words // len(_WORDS) + 2))[start : start + self.words]
@@ -84,7 +88,8 @@ class Script(BaseModel):
         return Completion(f"{text} {' '.join(words)}.", usage=_usage(request, self.words))
 
     def _choose(self, request: Request, a: str, b: str) -> Completion:
-        logit = self.skill * ((quality_of(a) or 0.5) - (quality_of(b) or 0.5)) + self.position_bias
+        seen = [0.5 if (quality := quality_of(text)) is None else quality for text in (a, b)]
+        logit = self.skill * (seen[0] - seen[1]) + self.position_bias
         for sign, text in ((1, a), (-1, b)):
             if _INJECTION.search(text) and _draw(self.seed, "obey", request) < self.obedience:
                 logit = sign * 9.0
@@ -129,7 +134,7 @@ class ScriptedBackend:
     async def complete(self, request: Request) -> Completion:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
-        if self._error_rate or self._transient_error_rate:
+        if (self._error_rate or self._transient_error_rate) and not _is_preflight(request):
             self._maybe_fail(request)
         answer = self._answer(request)
         if inspect.isawaitable(answer):
@@ -174,6 +179,10 @@ def quality_of(text: str) -> float | None:
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.messages[-1].content.endswith("A or B? Answer with the letter only.")
 
 
 def _between(text: str, tag: str) -> str:

@@ -78,25 +78,23 @@ def line(job: Job) -> str:
 
 def table(job: Job) -> RenderableType:
     total = _sum(job)
-    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, side in (("stage", "left"), ("model", "left"), ("records", "right"), ("sent", "right"),
-                       ("journal", "right"), ("failed", "right"), ("tokens", "right")):  # fmt: skip
-        rows.add_column(
-            name,
-            justify="right" if side == "right" else "left",
-            no_wrap=name != "model",  # a long name gives way, never a number
-            overflow="ellipsis" if name == "model" else "fold",
-        )
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rows.add_column("stage", no_wrap=True)
+    rows.add_column("model", overflow="ellipsis", min_width=6, max_width=32)  # gives way to the numbers
+    numbers = ["records", "sent", "journal", *(["failed"] if total.failed else []), "tokens"]
+    for name in numbers:
+        rows.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for (stage, model), tally in list(job.tallies.items()):
-        rows.add_row(
-            stage,
-            said(model),
-            f"{job.progress.through_stage[stage]:,}" if stage in job.progress.in_stage else "",
-            f"{tally.sent:,}",
-            f"{tally.from_journal:,}",
-            Text(f"{tally.failed:,}", style="red" if tally.failed else ""),
-            f"{tally.prompt_tokens + tally.completion_tokens:,}",
-        )
+        if not _answered(tally) and stage not in job.progress.in_stage:
+            continue  # a preflight whose answer was remembered
+        counts: dict[str, str | Text] = {
+            "records": f"{job.progress.through_stage[stage]:,}" if stage in job.progress.in_stage else "",
+            "sent": f"{tally.sent:,}",
+            "journal": f"{tally.from_journal:,}",
+            "failed": Text(f"{tally.failed:,}", style="red" if tally.failed else ""),
+            "tokens": _short(tally.prompt_tokens + tally.completion_tokens),
+        }
+        rows.add_row(stage, said(model.rpartition("/")[2]), *(counts[name] for name in numbers))
     done = job.progress.records + job.progress.skipped
     bar = Table.grid(padding=(0, 1))
     planned = (job.total or 0) * job.calls_per_record
@@ -117,6 +115,10 @@ def _sum(job: Job) -> Tally:
         total.prompt_tokens += tally.prompt_tokens
         total.completion_tokens += tally.completion_tokens
     return total
+
+
+def _short(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:.2f}M"
 
 
 def _answered(total: Tally) -> int:

@@ -113,14 +113,14 @@ def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) ->
 
 
 def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
-    """The share of A among the replies that chose; a reply that did not is no vote."""
+    """(votes for A + 1) / (votes + 2): two of two is no certainty (Laplace). A reply that did not choose is no vote."""
     choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in _REFUSALS]
     votes = tuple(choice == "A" for choice in choices if choice is not None)
     texts = tuple(reply.text for reply in replies)
     if not votes:
         refused = all(reply.finish_reason in _REFUSALS for reply in replies)
         return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
-    return _Reading(sum(votes) / len(votes), votes, texts, rationale, None)
+    return _Reading((sum(votes) + 1) / (len(votes) + 2), votes, texts, rationale, None)
 
 
 def _rationales(first: int, ab: str | None, second: int, ba: str | None) -> str | None:

@@ -27,13 +27,13 @@ class Judge(Stage):
 
     comparisons: Annotated[tuple[Comparisons, ...], Field(min_length=1)] = ("all",)
     principles: Literal["draw", "all"] = "draw"
-    judge: Pairwise = Pairwise()
+    by: Pairwise = Pairwise()
 
     async def __call__(self, record: Record, context: Context) -> Record:
         pairs = self.pairs(record)
         verdicts = await ask_all(
             *(
-                self.judge(record, first, second, principle, context)
+                self.by(record, first, second, principle, context)
                 for first, second in pairs
                 for principle in _principles(self.principles, record, f"{first}-{second}", context)
             )
@@ -50,7 +50,7 @@ class Judge(Stage):
         return sorted(pairs)
 
     def roles(self) -> tuple[str, ...]:
-        return (self.judge.model,)
+        return (self.by.model,)
 
     def purposes(self) -> tuple[Purpose, ...]:
         return ("judge",)
@@ -60,19 +60,19 @@ class Judge(Stage):
 
     def plan(self, candidates: int) -> tuple[int, int]:
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
-        return pairs * self.judge.calls(), candidates
+        return pairs * self.by.calls(), candidates
 
 
 class Rate(Stage):
     """Pointwise scores of the record's candidates, by drawn or all principles."""
 
     principles: Literal["draw", "all"] = "all"
-    judge: Rubric = Rubric()
+    by: Rubric = Rubric()
 
     async def __call__(self, record: Record, context: Context) -> Record:
         scores = await ask_all(
             *(
-                self.judge(record, candidate, principle, context)
+                self.by(record, candidate, principle, context)
                 for principle in _principles(self.principles, record, "rate", context)
                 for candidate in record.candidates()
             )
@@ -83,7 +83,7 @@ class Rate(Stage):
         return frozenset({"scores"})
 
     def roles(self) -> tuple[str, ...]:
-        return (self.judge.model,)
+        return (self.by.model,)
 
     def purposes(self) -> tuple[Purpose, ...]:
         return ("judge",)

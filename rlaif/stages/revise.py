@@ -49,7 +49,7 @@ class Revise(Stage):
             parent = draft
             for response in chain:
                 linked = msgspec.structs.replace(response, revises=parent)
-                parent = len(record.responses) if response.text else parent
+                parent = len(record.responses) if _stands(response) else parent
                 record = record.having(responses=(*record.responses, linked))
         return record
 
@@ -85,7 +85,7 @@ class Revise(Stage):
                 critique=critique,
             )
             chain.append(revision)
-            text = revision.text or text  # an empty rewrite is kept, and filtered, but not built on
+            text = revision.text if _stands(revision) else text
         return chain
 
     async def _critique(
@@ -117,3 +117,8 @@ class Revise(Stage):
     def plan(self, candidates: int) -> tuple[int, int]:
         chains = min(self.drafts, candidates)
         return chains * self.rounds * (2 if self.critique else 1), candidates + chains
+
+
+def _stands(revision: Response) -> bool:
+    """An empty, cut off or refused rewrite is kept, and filtered, but not built on."""
+    return bool(revision.text) and revision.finish_reason == "stop"

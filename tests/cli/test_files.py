@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from io import StringIO
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_the_journal_tells_its_size_and_forgets_what_it_is_told_to(rlaif: Comman
 
 def test_nothing_is_forgotten_without_a_yes(rlaif: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     rlaif.generate()
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))
+    monkeypatch.setattr("sys.stdin", StringIO())
     done = rlaif("journal", "prune")
     assert done.code == 130
     assert "calls, 0 failed" in rlaif("journal", "size").out

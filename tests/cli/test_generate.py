@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,11 +65,11 @@ def test_failed_records_give_exit_code_1_and_retry_asks_for_them_again(rlaif: Co
 
 
 def test_an_export_makes_the_dataset_anew_without_a_call(rlaif: Command) -> None:
-    pairs = rlaif.generate("--json").json["dataset"]["pairs"]
+    before = rlaif.generate("--json").json
     done = rlaif("export", "first", "--set", "export.min_p=1.0", "--json")
     assert done.code == 0
-    assert done.json["calls"]["sent"] == 0
-    assert done.json["dataset"]["pairs"] < pairs
+    assert done.json["dataset"]["pairs"] < before["dataset"]["pairs"]
+    assert done.json["calls"] == before["calls"]  # still those of the run
     assert rlaif("export", "first").code == 0
 
 
@@ -88,7 +90,7 @@ def test_narrow_terminals_get_every_number_and_whole_paths(rlaif: Command) -> No
 
 def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     slow = ["generate", *SCRIPTED, "--limit", "12", "--run", "slow", "--json"]
-    slow += ["--set", "models.policy.script.latency_ms=150", "--set", "models.judge.script.latency_ms=150"]
+    slow += ["--set", "models.policy.script.latency_ms=80", "--set", "models.judge.script.latency_ms=80"]
     slow += ["--set", "models.policy.concurrency=4", "--set", "models.judge.concurrency=4"]
     process = start(tmp_path, slow)
     deadline = time.monotonic() + 20
@@ -107,11 +109,9 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path)
     assert again.returncode == 0, err
     finished = json.loads(out)
     assert finished["calls"]["from_journal"] >= stopped["calls"]["sent"] - 1  # less the preflight's
-    whole = start(tmp_path, [*slow[:-8], "--run", "whole", "--runs-dir", "fresh"])
-    out, err = whole.communicate(timeout=60)
-    assert "slow" not in err
-    total = json.loads(out)["calls"]["sent"] if out.startswith("{") else None
-    assert total is None or stopped["calls"]["sent"] + finished["calls"]["sent"] in (total, total + 1)
+    with closing(sqlite3.connect(tmp_path / "runs/calls.sqlite")) as kept:
+        (answers,) = kept.execute("SELECT count(*) FROM calls").fetchone()
+    assert stopped["calls"]["sent"] + finished["calls"]["sent"] == answers + 1  # none was sent twice
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])

@@ -135,15 +135,15 @@ async def test_without_log_probabilities_each_order_votes_half_of_the_times() ->
     assert len(asked) == 6
     assert {(request.temperature, request.top_logprobs) for request in asked} == {(1.0, None)}
     assert verdict.votes == (True, True, True, False, True, True)
-    assert (verdict.p_ab, verdict.p_ba) == pytest.approx((1.0, 2 / 3))
-    assert (verdict.p_first, verdict.consistent, verdict.method) == (pytest.approx(5 / 6), True, "votes")
+    assert (verdict.p_ab, verdict.p_ba) == pytest.approx((4 / 5, 3 / 5))  # (3 + 1) / (3 + 2), (2 + 1) / (3 + 2)
+    assert (verdict.p_first, verdict.consistent, verdict.method) == (pytest.approx(0.7), True, "votes")
 
 
 async def test_replies_that_do_not_choose_are_left_out_of_the_votes() -> None:
     replies = {0: "A good response would refuse.", 1: "B", 2: Completion("A", "refusal")}
     verdict = await judged(lambda request: replies[request.sample], judge=Pairwise(votes=6), traits=NO_LOGPROBS)
     assert verdict.votes == (False, True)
-    assert (verdict.p_ab, verdict.p_ba) == (0.0, 1.0)
+    assert (verdict.p_ab, verdict.p_ba) == pytest.approx((1 / 3, 2 / 3))  # one vote is no certainty
     assert len(verdict.replies) == 6
 
 
@@ -152,7 +152,7 @@ async def test_replies_that_do_not_choose_are_left_out_of_the_votes() -> None:
 )
 async def test_an_order_without_any_vote_makes_the_verdict_no_vote(reply: Completion, outcome: str) -> None:
     verdict = await judged(by_order(reply, "B"), traits=NO_LOGPROBS)
-    assert (verdict.p_first, verdict.p_ab, verdict.p_ba, verdict.outcome) == (None, None, 1.0, outcome)
+    assert (verdict.p_first, verdict.p_ab, verdict.p_ba, verdict.outcome) == (None, None, 0.75, outcome)
 
 
 def test_votes_are_even_so_that_both_orders_have_as_many() -> None:
