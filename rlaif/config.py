@@ -141,19 +141,6 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
     return stages
 
 
-def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) -> None:
-    """Refuse, before any call is paid for, pairs that these stages leave no evidence for."""
-    evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
-    for strategy, needed in (("best_vs_worst", "all"), ("revision_vs_original", "revisions")):
-        if strategy in export.pairs and needed not in evidence:
-            raise ConfigError(
-                f"export.pairs: '{strategy}' needs verdicts: add a 'judge' stage with comparisons: [{needed}], "
-                "or set export.pairs=[]"
-            )
-    if export.quality_floor is not None and "scores" not in evidence:
-        raise ConfigError("export.quality_floor needs scores: add a 'rate' stage, or leave it out")
-
-
 def meaning(
     settings: Settings, stages: Sequence[tuple[str, Stage]], constitution: Constitution, templates: Templates
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
 
-from rlaif.config import Settings, assigned, changed, check_export, load_settings, meaning, stages_of
+from rlaif.config import Settings, assigned, changed, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.documents import load
@@ -24,6 +24,7 @@ from rlaif.errors import ConfigError, Pending
 from rlaif.journal import Journal
 from rlaif.llm import Tally
 from rlaif.models import open_models
+from rlaif.plan import calls_per_record, check_draws, check_export
 from rlaif.preflight import preflight
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
@@ -131,7 +132,7 @@ def generate(
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
-    name = run or f"{settings.name}-{time.strftime('%Y-%m-%d')}"
+    name = f"{settings.name}-{time.strftime('%Y-%m-%d')}" if run is None else run
     return _run(
         settings,
         RunFolder(Path(runs_dir), checked_name(name)),
@@ -213,9 +214,9 @@ def _run(
     templates = Templates(settings.templates)
     reader = PromptReader(settings.prompts, settings.limit)
     check_export(settings.export, stages)
-    for purpose in sorted({purpose for _, stage in stages for purpose in stage.purposes()}):
-        constitution.draw("", purpose)  # raises if no principle has the text
-    job = Job(settings, folder, _count(reader), _calls_per_record(stages), limited_for_local)
+    check_draws(stages, constitution)
+    planned = calls_per_record(stages, len(constitution.principles))
+    job = Job(settings, folder, _count(reader), planned, limited_for_local)
     now = meaning(settings, stages, constitution, templates)
     check_meaning(folder, now)
     with contextlib.ExitStack() as held:
@@ -329,14 +330,6 @@ def _count(reader: PromptReader) -> int | None:
     if reader.path.stat().st_size > 50_000_000:
         return reader.limit
     return sum(1 for _ in reader)
-
-
-def _calls_per_record(stages: Sequence[tuple[str, Stage]]) -> int:
-    calls, candidates = 0, 0
-    for _, stage in stages:
-        more, candidates = stage.plan(candidates)
-        calls += more
-    return calls
 
 
 def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int) -> Result:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import random
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,13 +123,74 @@ async def test_pruning_forgets_by_model_age_or_failure(tmp_path: Path) -> None:
         assert journal.get(key(3)) == ANSWER
 
 
-def _open(path: Path) -> None:
-    asyncio.run(Journal(path).close())
+async def test_the_answer_of_a_cancelled_caller_is_kept(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        putting = asyncio.create_task(journal.put(key(1), 1, ANSWER))
+        await asyncio.sleep(0)
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        await journal.put(key(2), 1, ANSWER)
+        assert journal.get(key(1)) == ANSWER
 
 
-def test_processes_that_make_the_journal_at_the_same_moment_share_it(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        pool.map(_open, [tmp_path / "runs" / "calls.sqlite"] * 8)
-        pool.close()
-        pool.join()
-    assert (tmp_path / "runs" / "calls.sqlite").is_file()
+async def test_a_full_disk_is_the_same_error_for_what_is_known_of_models(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        model = journal.model("m@1", "m")
+        pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
+        journal._writer.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError, match="cannot be written"):
+            journal.model("m@" + "2" * 100_000, "m")
+        with pytest.raises(StoreError, match="cannot be written"):
+            journal.set_traits(model, Traits(rejected=("x" * 100_000,)))
+
+
+@pytest.mark.parametrize("place", ["/proc/rlaif/calls.sqlite", "folder.sqlite"])
+def test_a_folder_that_nobody_may_write_is_named_with_the_way_out(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(StoreError, match=r"cannot be opened.*--runs-dir"):
+        Journal(tmp_path / place)
+
+
+async def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    async with Journal(path) as journal:
+        await asyncio.gather(*(journal.put(key(i), 1, Completion(f"{i} " * 500)) for i in range(500)))
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    async with Journal(path) as journal:
+        with pytest.raises(StoreError, match=r"calls\.sqlite cannot be read"):
+            all(journal.get(key(i)) for i in range(500))
+
+
+MAKING = """
+import asyncio, sys
+from pathlib import Path
+from rlaif.journal import Journal
+from rlaif.types import Completion
+
+async def main():
+    sys.stdin.readline()
+    for number in range(30):
+        async with Journal(Path(sys.argv[1]) / str(number) / "calls.sqlite") as journal:
+            await journal.put(bytes(16), journal.model("m", "m"), Completion(sys.argv[2]))
+
+asyncio.run(main())
+"""
+
+
+async def test_processes_that_make_the_journal_at_the_same_moment_share_it(tmp_path: Path) -> None:
+    """SQLite does not wait by itself while another process switches a new file to WAL."""
+    children = [
+        subprocess.Popen([sys.executable, "-c", MAKING, str(tmp_path), name], stdin=subprocess.PIPE) for name in "abcd"
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
+    for child in children:
+        child.communicate(timeout=60)
+    assert [child.returncode for child in children] == [0, 0, 0, 0]
+    for number in range(30):
+        async with Journal(tmp_path / str(number) / "calls.sqlite") as journal:
+            assert [row[:2] for row in journal.sizes()] == [("m", 1)]

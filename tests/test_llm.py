@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from rlaif.backends.openai import OpenAIBackend
 from rlaif.backends.scripted import ScriptedBackend
 from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Journal
 from rlaif.llm import LLM, Tally, ask_all, without_system
 from rlaif.types import Completion, Message, Request
+from tests.server import Reply, Server, completion
 
 Answer = Callable[[Request], Completion | str]
 
@@ -196,3 +199,38 @@ def test_without_a_system_role_its_text_opens_the_first_user_turn() -> None:
     assert without_system((system, user, reply)) == (Message("user", "Be kind.\n\nHi."), reply)
     assert without_system((user, reply)) == (user, reply)
     assert without_system((system,)) == (Message("user", "Be kind."),)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (500, "<html>Internal Server Error</html>", {"Retry-After": "0"}),
+        (429, {"error": {"message": "Rate limit reached"}}, {"Retry-After": "0"}),
+        (200, '{"choices": [{"mess', {}),
+        (200, {"error": {"message": "overloaded"}}, {}),
+    ],
+)
+async def test_a_server_with_a_fault_is_asked_again_with_the_same_body(journal: Journal, fault: Reply) -> None:
+    replies: list[Reply] = [fault, completion("fine")]
+    async with Server(lambda _: replies.pop(0)) as server:
+        tally = Tally()
+        llm = LLM("m", "m@1", journal, lambda: OpenAIBackend(server.url, "m"))
+        assert (await llm.complete(ask("a"), tally)).text == "fine"
+        assert server.requests[0] == server.requests[1]
+        assert (tally.sent, tally.retried, tally.prompt_tokens) == (2, 1, 7)
+        await llm.close()
+
+
+async def test_the_wait_that_a_server_asks_for_is_kept(journal: Journal) -> None:
+    answer = Faulty(ProviderError("rate_limit", "later", retry_after_s=0.3))
+    start = time.monotonic()
+    await door(journal, ScriptedBackend(answer)).complete(ask("a"), Tally())
+    assert 0.3 <= time.monotonic() - start < 10
+
+
+async def test_what_waits_in_our_own_queue_does_not_time_out(journal: Journal) -> None:
+    async with Server(lambda _: completion("fine"), latency_s=lambda: 0.1) as server:
+        llm = LLM("m", "m@1", journal, lambda: OpenAIBackend(server.url, "m", timeout_s=0.5), concurrency=1, attempts=1)
+        await asyncio.gather(*(llm.complete(ask(str(i)), Tally()) for i in range(8)))
+        assert (len(server.requests), server.most_in_flight) == (8, 1)
+        await llm.close()

@@ -80,3 +80,26 @@ def test_a_second_writer_is_refused_until_the_first_is_gone_however_it_goes(fold
         owner.wait()
     with RunLock(folder), pytest.raises(StoreError), RunLock(folder):
         pass
+
+
+@pytest.mark.parametrize("place", ["file/part", "/proc/rlaif-part", "missing/part"])
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"part cannot be written: .*another --runs-dir.*what was answered is kept"):
+        write_whole(tmp_path / place, b"text")
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    """The limit on a file's size stands in for the disk's: the write begins and breaks off."""
+    target = tmp_path / "part"
+    write_whole(target, b"old")
+    code = (
+        "import pathlib, resource, sys; from rlaif.store import write_whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "write_whole(pathlib.Path(sys.argv[1]), bytes(100_000))"
+    )
+    child = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=False)
+    assert "StoreError" in child.stderr
+    assert "part cannot be written: File too large; make room" in child.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+    assert target.read_bytes() == b"old"

@@ -6,6 +6,7 @@ import, aiohttp and msgspec 0.4 ms.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -49,7 +50,7 @@ class OpenAIBackend:
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"base_url '{base_url}' must start with http:// or https://")
         key_name = spec.api_key_env or "OPENAI_API_KEY"
-        api_key = environment.get(key_name)
+        api_key = environment.get(key_name, "").strip()  # a newline at its end would be no legal header
         if not api_key and (spec.api_key_env or spec.base_url is None):
             raise ConfigError(f"model '{spec.model}' needs a key: set the environment variable {key_name}")
         return cls(
@@ -81,7 +82,7 @@ class OpenAIBackend:
             raise ProviderError("server", f"{self.url}: the connection was cut ({reason(error)})") from error
         if reply.status != 200:
             raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
-        return parse_completion(raw)
+        return parse_completion(raw, self._api_key)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -110,10 +111,8 @@ class OpenAIBackend:
         return msgspec.json.encode(body)
 
     def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
-        text, code, parameter = error_fields(raw)
+        text, code, parameter = error_fields(without_key(raw, self._api_key))
         kind = error_kind(status, text, code)
-        if self._api_key:
-            text = text.replace(self._api_key, "[the key]")  # some servers repeat it
         if kind == "auth":
             sent = f"the key in {self._key_name} was refused" if self._api_key else "no key was sent; set api_key_env"
             text = f"{sent}: {text}"
@@ -187,13 +186,13 @@ _decode = msgspec.json.Decoder(_Reply).decode
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
 
 
-def parse_completion(raw: bytes) -> Completion:
+def parse_completion(raw: bytes, api_key: str | None = None) -> Completion:
     """A chat completion's body as our Completion. Raises ProviderError(server) if it is not one."""
     try:
         reply = _decode(raw)
         choice = reply.choices[0]
-    except (msgspec.DecodeError, IndexError) as error:
-        start = raw[:120].decode("utf-8", "replace")
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+        start = without_key(raw, api_key)[:120].decode("utf-8", "replace")
         raise ProviderError("server", f"the reply is not a chat completion ({error}): {start}") from error
     message = choice.message
     text, thought = split_reasoning(message.content or "")
@@ -235,9 +234,16 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
     return (answer.lstrip() if closed else ""), thought.strip() or None
 
 
+def without_key(raw: bytes, api_key: str | None) -> bytes:
+    """A reply that may be shown; some servers repeat the key. Before it is cut, or a part would stay."""
+    return raw.replace(api_key.encode(), b"[the key]") if api_key else raw
+
+
 def reason(error: BaseException) -> str:
     """What the system says of a failed connection, without aiohttp's details."""
     system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(system, ConnectionRefusedError) and system.errno:
+        return os.strerror(system.errno)  # asyncio's own text repeats the address
     return (system.strerror if isinstance(system, OSError) else None) or str(error)
 
 
@@ -245,7 +251,7 @@ def error_fields(raw: bytes) -> tuple[str, str, str | None]:
     """(message, code or type, parameter) of an error body in any of the shapes servers use."""
     try:
         body = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return raw[:300].decode("utf-8", "replace").strip() or "no text", "", None
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
@@ -260,6 +266,8 @@ def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
     said = f"{code} {text}".lower()
     if status == 403 and ("flagged" in said or "moderation" in said):
         return "content_filter"  # OpenRouter
+    if status == 403 and "request logprobs" in said:
+        return "unsupported"  # OpenAI's reasoning models: "You are not allowed to request logprobs from this model"
     if status in (401, 402, 403):  # 402: no money
         return "auth"
     if status == 404:

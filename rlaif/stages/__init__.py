@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,14 +33,14 @@ class Stage(BaseModel):
         """The model roles it asks."""
         return ()
 
-    def purposes(self) -> tuple[Purpose, ...]:
-        """What it draws principles for."""
-        return ()
+    def draws(self) -> Mapping[Purpose, int]:
+        """What it draws principles for, and how many different ones a record may need."""
+        return {}
 
     def leaves(self) -> frozenset[Evidence]:
         """What pairs can be made from after it: verdicts between `all` candidates, on `revisions`, `scores`."""
         return frozenset()
 
-    def plan(self, candidates: int) -> tuple[int, int]:
-        """(calls at most, candidates afterwards) for a record that comes with `candidates`."""
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+        """(calls at most, candidates afterwards) for a record with `candidates`, under so many principles."""
         return 0, candidates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -52,15 +53,15 @@ class Judge(Stage):
     def roles(self) -> tuple[str, ...]:
         return (self.by.model,)
 
-    def purposes(self) -> tuple[Purpose, ...]:
-        return ("judge",)
+    def draws(self) -> Mapping[Purpose, int]:
+        return {"judge": 1}
 
     def leaves(self) -> frozenset[Evidence]:
         return frozenset(self.comparisons) | ({"revisions"} if "all" in self.comparisons else set())
 
-    def plan(self, candidates: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
-        return pairs * self.by.calls(), candidates
+        return pairs * self.by.calls() * (principles if self.principles == "all" else 1), candidates
 
 
 class Rate(Stage):
@@ -85,11 +86,11 @@ class Rate(Stage):
     def roles(self) -> tuple[str, ...]:
         return (self.by.model,)
 
-    def purposes(self) -> tuple[Purpose, ...]:
-        return ("judge",)
+    def draws(self) -> Mapping[Purpose, int]:
+        return {"judge": 1}
 
-    def plan(self, candidates: int) -> tuple[int, int]:
-        return candidates, candidates
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+        return candidates * (principles if self.principles == "all" else 1), candidates
 
 
 def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:

@@ -6,6 +6,7 @@ Bai et al. 2022 (arXiv:2212.08073), section 3.1 (SL-CAI).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 import msgspec
@@ -61,7 +62,7 @@ class Revise(Stage):
         for step in range(self.rounds):
             excluded = frozenset() if self.replacement else frozenset(used)
             drawn = context.draw_id(record.id, f"{draft}/{step}")
-            principle = context.constitution.draw(drawn, self.purposes()[0], excluded)
+            principle = context.constitution.draw(drawn, self.purpose, excluded)
             used.add(principle.id)
             conversation = (*record.prompt, Message("assistant", text))
             critique = await self._critique(conversation, principle, step, context) if self.critique else None
@@ -111,10 +112,14 @@ class Revise(Stage):
     def roles(self) -> tuple[str, ...]:
         return (self.model,)
 
-    def purposes(self) -> tuple[Purpose, ...]:
-        return ("critique",) if self.critique else ("revision",)
+    @property
+    def purpose(self) -> Purpose:
+        return "critique" if self.critique else "revision"
 
-    def plan(self, candidates: int) -> tuple[int, int]:
+    def draws(self) -> Mapping[Purpose, int]:
+        return {self.purpose: 1 if self.replacement else self.rounds}
+
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
         chains = min(self.drafts, candidates)
         return chains * self.rounds * (2 if self.critique else 1), candidates + chains
 

@@ -60,7 +60,7 @@ class Sample(Stage):
     def roles(self) -> tuple[str, ...]:
         return self.models
 
-    def plan(self, candidates: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
         drawn = len(self.models) * sum(self.n if temperature else 1 for temperature in self.temperatures)
         return drawn, candidates + drawn
 

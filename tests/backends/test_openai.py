@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlaif.backends import OPENAI_URL, ModelSpec, identity_of, open_backend
-from rlaif.backends.openai import OpenAIBackend, parse_completion, seconds
+from rlaif.backends.openai import OpenAIBackend, error_fields, parse_completion, seconds
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
 from rlaif.types import Completion, Message, Request, TokenLogprob, Usage
 from tests.server import Body, Reply, Server, completion
@@ -185,8 +185,12 @@ async def test_a_key_for_openai_is_not_sent_to_another_host() -> None:
     assert KEY not in str(server.headers[0])
 
 
-async def test_a_key_that_the_settings_name_is_sent() -> None:
-    async with backend_on(lambda _: completion("Hi."), {"MY_KEY": KEY}, api_key_env="MY_KEY") as (backend, server):
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+async def test_a_key_that_the_settings_name_is_sent_without_the_end_of_its_line(end: str) -> None:
+    async with backend_on(lambda _: completion("Hi."), {"MY_KEY": KEY + end}, api_key_env="MY_KEY") as (
+        backend,
+        server,
+    ):
         await backend.complete(PLAIN)
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
@@ -229,6 +233,12 @@ async def test_log_probabilities_keep_token_and_rivals() -> None:
     assert answer.logprobs == (TokenLogprob("A", -0.1, (("A", -0.1), ("B", -2.5))),)
 
 
+@pytest.mark.parametrize("token", [{"token": "A", "logprob": 0}, {"token": "A", "logprob": 0, "top_logprobs": None}])
+async def test_a_token_without_rivals_is_a_token(token: Any) -> None:
+    answer = await answer_to(completion("A", logprobs={"content": [token]}))
+    assert answer.logprobs == (TokenLogprob("A", 0.0),)
+
+
 @pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": []}])
 async def test_no_log_probabilities_are_none(logprobs: Any) -> None:
     assert (await answer_to(completion("A", logprobs=logprobs))).logprobs is None
@@ -247,6 +257,7 @@ def message(**fields: Any) -> Body:
         (message(content="<think>\nHm.\n</think>\n\nYes."), "Yes.", "Hm."),
         (message(content="\n<think>Hm.</think>Yes."), "Yes.", "Hm."),
         (message(content="<think></think>\n\nYes."), "Yes.", None),
+        (message(content="Hm.\n</think>\n\nYes."), "Yes.", "Hm."),  # the chat template opened the block
         (message(content="<think>\nHm. I wond"), "", "Hm. I wond"),
         (message(content="I write <think> in the middle."), "I write <think> in the middle.", None),
         (message(content="  Yes.\n"), "  Yes.\n", None),
@@ -289,6 +300,7 @@ async def test_finish_reasons_are_ours(finish: str | None, ours: str) -> None:
         (None, Usage()),
         ({}, Usage()),
         ({"prompt_tokens": 4, "completion_tokens": 1}, Usage(4, 1)),
+        ({"prompt_tokens": 4, "completion_tokens": None}, Usage(4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": None}, Usage(4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, Usage(4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}, "cost": 0.1}, Usage(4, 0, 3)),
@@ -319,6 +331,11 @@ def test_a_reply_that_is_no_completion_is_the_servers_fault(raw: bytes) -> None:
         parse_completion(raw)
     assert caught.value.kind == "server"
     assert caught.value.transient
+
+
+def test_an_error_that_is_not_utf8_is_still_that_error() -> None:
+    error = error_fields(b'{"error": {"message": "caf\xe9"}}')
+    assert error[0].startswith('{"error"')
 
 
 async def test_a_broken_reply_over_the_wire_is_the_servers_fault() -> None:
@@ -428,6 +445,10 @@ ERRORS: list[tuple[str, int, Any, ProviderErrorKind, str | None]] = [
     ("ollama", 404, {"error": "model 'x' not found"}, "not_found", None),
     ("fastapi", 400, {"detail": "temperature is not supported"}, "unsupported", "temperature"),
     ("fastapi, list", 422, {"detail": [{"loc": ["body", "top_p"], "msg": "bad"}]}, "bad_request", "top_p"),
+    ("mistral, list", 422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}, "bad_request", "seed"),
+    ("openrouter, money", 402, {"error": {"message": "Insufficient credits", "code": 402}}, "auth", None),
+    ("openrouter, flagged", 403, {"error": {"message": "Your input was flagged", "code": 403}}, "content_filter", None),
+    ("a word in passing", 500, "the server was stopped by the system", "server", None),
     ("timeout", 408, "Request Timeout", "timeout", None),
     ("plain text", 400, "no", "bad_request", None),
     ("nothing", 400, "", "bad_request", None),
@@ -458,13 +479,14 @@ async def test_a_rate_limit_carries_the_wait_that_was_asked_for(header: str | No
     assert (error.kind, error.retry_after_s, error.transient) == ("rate_limit", wait_s, True)
 
 
-@pytest.mark.parametrize("header", ["nan", "inf", "soon"])
-def test_a_wait_that_is_no_number_of_seconds_is_no_wait(header: str) -> None:
-    assert seconds(header) in (None, float("inf"))  # an infinite wait is cut by `LLM`; NaN would not be
+@pytest.mark.parametrize("header", ["nan", "inf", "soon", "", "-inf"])
+def test_no_wait_is_negative_or_not_a_number(header: str) -> None:
+    wait_s = seconds(header)
+    assert wait_s is None or wait_s >= 0.0
 
 
 async def test_a_refused_key_is_named_by_its_variable() -> None:
-    reply = (401, openai_error("Incorrect API key"), {})
+    reply: Reply = (401, openai_error("Incorrect API key"), {})
     error = await error_of(reply, {"MY_KEY": KEY}, api_key_env="MY_KEY")
     assert "the key in MY_KEY was refused: Incorrect API key" in str(error)
     assert error.fatal
@@ -495,6 +517,30 @@ async def test_a_connection_that_is_cut_is_the_servers_fault() -> None:
         await backend.close()
         listener.close()
         await listener.wait_closed()
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", b"nonsense\r\n\r\n"])
+async def test_a_connection_that_is_reset_under_one_request_ends_no_run(said: bytes) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}]}")
+        writer.write(said)
+        await writer.drain()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as listener:
+        backend = OpenAIBackend(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", "m")
+        with pytest.raises(ProviderError) as caught:
+            await backend.complete(PLAIN)
+        await backend.close()
+    assert (caught.value.kind, caught.value.transient, caught.value.fatal) == ("server", True, False)
+
+
+async def test_an_address_that_is_none_cannot_be_reached() -> None:
+    backend = OpenAIBackend("http://", "m")
+    with pytest.raises(ProviderError, match="cannot be reached") as caught:
+        await backend.complete(PLAIN)
+    await backend.close()
+    assert caught.value.fatal
 
 
 async def test_a_server_that_is_not_there_is_named_in_one_short_line() -> None:

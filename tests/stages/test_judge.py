@@ -35,7 +35,7 @@ def compared(after: Record) -> list[tuple[int, int]]:
 async def test_all_compares_drafts_and_last_revisions_once_each_in_both_orders() -> None:
     after, asked = await through(Judge(comparisons=("all",)), chain(), longer)
     assert compared(after) == [(0, 1), (0, 3), (0, 4), (1, 3), (1, 4), (3, 4)]
-    assert len(asked) == 12 == Judge().plan(4)[0]
+    assert len(asked) == 12 == Judge().plan(4, 20)[0]
     assert Counter(map(frozenset, map(shown, asked))).most_common(1)[0][1] == 2
     winners = {(v.first, v.second): v.p_first for v in after.verdicts}
     assert winners[0, 3] == pytest.approx(0.1)

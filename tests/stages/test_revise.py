@@ -67,8 +67,8 @@ async def test_without_critique_the_rewrite_is_asked_for_directly_by_any_princip
     after, asked = await revised(Revise(rounds=1, critique=False), record("draft"), principles=(bare,))
     assert [asks_for(request) for request in asked] == ["revision request"]
     assert after.responses[1].critique is None
-    assert Revise(critique=False).purposes() == ("revision",)
-    assert Revise(critique=False, rounds=3).plan(2) == (3, 3)
+    assert Revise(critique=False).draws() == {"revision": 1}
+    assert Revise(critique=False, rounds=3).plan(2, 20) == (3, 3)
 
 
 async def test_a_principle_is_drawn_at_every_step_the_same_way_each_time() -> None:
@@ -131,7 +131,7 @@ async def test_the_first_live_drafts_are_revised_and_empty_ones_are_not() -> Non
     after, _ = await revised(Revise(rounds=2, drafts=2), made)
     assert [response.text for response in after.responses[4:]] == ["three+", "three++", "four+", "four++"]
     assert [response.revises for response in after.responses[4:]] == [2, 4, 3, 6]
-    assert Revise(rounds=2, drafts=2).plan(4) == (8, 6)
+    assert Revise(rounds=2, drafts=2).plan(4, 20) == (8, 6)
 
 
 async def test_a_record_without_a_usable_draft_is_handed_on_as_it_is() -> None:

@@ -17,7 +17,7 @@ def numbered(request: Request) -> str:
 async def test_n_are_drawn_from_each_model_at_each_temperature() -> None:
     stage = Sample(models=("policy", "judge"), n=2, temperatures=(0.5, 1.0))
     after, asked = await through(stage, record(), numbered)
-    assert len(asked) == stage.plan(0)[0] == 8
+    assert len(asked) == stage.plan(0, 20)[0] == 8
     assert len({response.text for response in after.responses}) == 8
     assert [response.model for response in after.responses] == ["policy"] * 4 + ["judge"] * 4
     assert after.responses[0].text == "test#policy at 0.5 number 0"  # without the white space around it
@@ -27,7 +27,7 @@ async def test_at_temperature_zero_one_is_drawn_as_there_is_only_one_greedy_answ
     stage = Sample(n=4, temperatures=(0.0, 1.0))
     after, asked = await through(stage, record(), numbered)
     assert [request.temperature for request in asked] == [0.0, 1.0, 1.0, 1.0, 1.0]
-    assert stage.plan(0) == (5, 5) == (len(asked), len(after.responses))
+    assert stage.plan(0, 20) == (5, 5) == (len(asked), len(after.responses))
 
 
 async def test_identical_responses_are_kept_in_the_record_but_dropped() -> None:

@@ -1,0 +1,40 @@
+"""Before a run: can these stages do what is asked of them, and how many calls will it take at most?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlaif.constitution import Constitution
+from rlaif.errors import ConfigError
+from rlaif.export.settings import ExportSettings
+from rlaif.stages import Stage
+
+
+def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) -> None:
+    """Refuse, before any call is paid for, pairs that these stages leave no evidence for."""
+    evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
+    for strategy, needed in (("best_vs_worst", "all"), ("revision_vs_original", "revisions")):
+        if strategy in export.pairs and needed not in evidence:
+            raise ConfigError(
+                f"export.pairs: '{strategy}' needs verdicts: add a 'judge' stage with comparisons: [{needed}], "
+                "or set export.pairs=[]"
+            )
+    if export.quality_floor is not None and "scores" not in evidence:
+        raise ConfigError("export.quality_floor needs scores: add a 'rate' stage, or leave it out")
+
+
+def check_draws(stages: Sequence[tuple[str, Stage]], constitution: Constitution) -> None:
+    """Draw as often as the stages will; raises if there are too few principles with the text."""
+    for _, stage in stages:
+        for purpose, times in stage.draws().items():
+            used: set[str] = set()
+            for _ in range(times):
+                used.add(constitution.draw("", purpose, used).id)
+
+
+def calls_per_record(stages: Sequence[tuple[str, Stage]], principles: int) -> int:
+    calls, candidates = 0, 0
+    for _, stage in stages:
+        more, candidates = stage.plan(candidates, principles)
+        calls += more
+    return calls

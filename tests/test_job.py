@@ -1,0 +1,248 @@
+"""One job from settings to dataset, and again, and changed, and broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+import zstandard
+
+import rlaif
+from rlaif.errors import ConfigError, ProviderError
+from rlaif.job import export
+from rlaif.store import RunFolder, encode
+from tests.server import Body, Reply, Server, answer
+
+SCRIPTED: dict[str, Any] = {"policy": "scripted", "judge": "scripted"}
+
+
+def generate(runs: Path, *, run: str = "r", limit: int = 12, **options: Any) -> rlaif.Result:
+    return rlaif.generate("small", runs_dir=runs, run=run, limit=limit, **{**SCRIPTED, **options})
+
+
+def content(runs: Path, run: str = "r") -> list[bytes]:
+    return [encode(record) for record in RunFolder(runs, run).records()]
+
+
+@contextmanager
+def served(server: Server) -> Iterator[Server]:
+    """The server in a thread of its own: `generate` brings its own event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_job_ends_with_a_dataset_that_loads_and_a_summary_that_adds_up(tmp_path: Path) -> None:
+    result = generate(tmp_path, limit=40)
+    assert result.status == "done"
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary["records"] == sum(summary["outcomes"].values()) == 40
+    assert summary["outcomes"]["ok"] == summary["dataset"]["pairs"] + sum(summary["dataset"]["no_pair"].values())
+    assert summary["calls"]["sent"] == sum(stage["sent"] for stage in summary["stages"])
+    assert summary["tokens"]["completion"] > 0
+    loaded = datasets.load_dataset(str(result.dataset), "preference")
+    rows = [row for split in loaded.values() for row in split]
+    assert len(rows) == summary["dataset"]["pairs"] > 20
+    assert all(row["chosen"] != row["rejected"] for row in rows)
+    assert result.example is not None
+    assert result.example.chosen != result.example.rejected
+
+
+def test_the_same_job_again_sends_nothing_and_a_rebuild_gives_the_same_parts(tmp_path: Path) -> None:
+    first = generate(tmp_path)
+    before = content(tmp_path)
+    assert first.summary["calls"]["sent"] > 100
+    again = generate(tmp_path)
+    rebuilt = generate(tmp_path, rebuild=True)
+    assert (again.summary["calls"]["sent"], again.summary["calls"]["from_journal"]) == (0, 0)
+    assert rebuilt.summary["calls"]["sent"] == 0
+    assert rebuilt.summary["calls"]["from_journal"] > 100
+    assert content(tmp_path) == before
+
+
+def test_other_settings_need_another_name_and_share_the_journal(tmp_path: Path) -> None:
+    generate(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)run 'r' was made with other settings.*sample.n: 2 -> 3.*another --run"):
+        generate(tmp_path, set=["sample.n=3"])
+    more = generate(tmp_path, run="r2", set=["sample.n=3"])
+    # The two drafts of a prompt, the critique and the revision of the first are the same calls as before.
+    assert more.summary["calls"]["from_journal"] >= 4 * 12
+
+
+def test_a_constitution_without_one_principle_pays_only_for_the_draws_it_held(tmp_path: Path) -> None:
+    generate(tmp_path, limit=30)
+    text = yaml.safe_load(Path("constitutions/safety.yaml").read_text())
+    removed = text["principles"].pop(4)["id"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(text))
+    before = list(RunFolder(tmp_path, "r").records())
+    touched = sum(
+        any(response.principle == removed for response in record.responses)
+        + sum(verdict.principle == removed for verdict in record.verdicts)
+        for record in before
+    )
+    changed = generate(tmp_path, run="r2", limit=30, constitution=str(tmp_path / "mine.yaml"))
+    assert 0 < touched < 20
+    # Each draw held is at most a critique, a revision, and the comparisons of that revision.
+    assert changed.summary["calls"]["sent"] <= touched * 6
+    after = list(RunFolder(tmp_path, "r2").records())
+    same = sum(a == b for a, b in zip(before, after, strict=True))
+    assert same >= 30 - touched
+
+
+def test_two_seeds_give_two_sets_of_samples(tmp_path: Path) -> None:
+    generate(tmp_path)
+    other = generate(tmp_path, run="other", seed=1)
+    assert other.summary["calls"]["from_journal"] == 0
+    texts = [
+        [r.text for record in RunFolder(tmp_path, name).records() for r in record.responses] for name in ("r", "other")
+    ]
+    assert not set(texts[0]) & set(texts[1])
+
+
+def test_a_retry_asks_for_what_failed_and_for_nothing_else(tmp_path: Path) -> None:
+    broken = True
+
+    def sometimes(body: Body) -> Reply:
+        text = str(body["messages"])
+        if broken and "insulin" in text:
+            return 400, {"error": {"message": "this request is not liked"}}, {}
+        return answer(body)
+
+    with served(Server(sometimes)) as server:
+        model = f"{server.url}#m"
+        result = generate(tmp_path, policy=model, judge=model)
+        assert result.failed == 1
+        sent = len(server.requests)
+        assert generate(tmp_path, policy=model, judge=model).summary["calls"]["sent"] == 0
+        broken = False
+        mended = rlaif.retry("r", runs_dir=tmp_path)
+        assert mended.failed == 0
+        assert mended.summary["calls"]["sent"] == len(server.requests) - sent <= 10
+        assert mended.summary["outcomes"] == {"ok": 12}
+
+
+def test_a_key_is_written_nowhere(tmp_path: Path) -> None:
+    key, header = "sk-very-secret-0123456789", "another-secret-987654321"
+
+    def echo(body: Body) -> Reply:
+        if "insulin" in str(body["messages"]):
+            return 400, {"error": {"message": f"Bearer {key} may not ask this"}}, {}
+        return answer(body)
+
+    with served(Server(echo)) as server:
+        secrets = "api_key_env: MY_KEY, headers: {X-Token: $OTHER}"
+        model = f"{{provider: openai, model: m, base_url: '{server.url}', {secrets}}}"
+        result = generate(
+            tmp_path,
+            policy=None,
+            judge=None,
+            set=[f"models.policy={model}", f"models.judge={model}"],
+            environment={"MY_KEY": key, "OTHER": header},
+        )
+        assert {request["Authorization"] for request in server.headers} == {f"Bearer {key}"}
+        assert {request["X-Token"] for request in server.headers} == {header}
+    assert result.failed == 1
+    with sqlite3.connect(tmp_path / "calls.sqlite") as journal:
+        journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        bodies = [zstandard.decompress(row[0]) for row in journal.execute("SELECT body FROM calls")]
+    journal.close()
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for text in [*bodies, *files, *content(tmp_path)]:
+        assert key.encode() not in text
+        assert header.encode() not in text
+    assert any(b"[the key] may not ask this" in body for body in bodies)
+
+
+def test_a_server_that_goes_away_stops_the_run_and_what_it_answered_is_kept(tmp_path: Path) -> None:
+    count = 0
+
+    def dying(body: Body) -> Reply:
+        nonlocal count
+        count += 1
+        return (401, {"error": {"message": "key revoked"}}, {}) if count > 50 else answer(body)
+
+    with served(Server(dying)) as server:
+        model = f"{server.url}#m"
+        with pytest.raises(ProviderError, match="key revoked"):
+            generate(tmp_path, policy=model, judge=model)
+        answered = {json.dumps(body, sort_keys=True) for body in server.requests[1:50]}
+        count = -10_000
+        before = len(server.requests)
+        assert generate(tmp_path, policy=model, judge=model).status == "done"
+        assert not answered & {json.dumps(body, sort_keys=True) for body in server.requests[before:]}
+
+
+def test_an_export_changes_pairs_in_place_and_keeps_what_was_paid_in_the_summary(tmp_path: Path) -> None:
+    first = generate(tmp_path, limit=40)
+    strict = export("r", runs_dir=tmp_path, set=["export.min_p=0.95"])
+    assert strict.summary["dataset"]["pairs"] < first.summary["dataset"]["pairs"]
+    assert strict.summary["calls"] == first.summary["calls"]
+    with pytest.raises(ConfigError, match=r"sample\.n: an export changes export\.\* only"):
+        export("r", runs_dir=tmp_path, set=["sample.n=3"])
+
+
+def test_a_dry_run_writes_no_run_and_finds_what_a_real_one_would(tmp_path: Path) -> None:
+    dry = generate(tmp_path, dry_run=True)
+    assert dry.status == "dry_run"
+    assert not (tmp_path / "r").exists()
+    generate(tmp_path)
+    with pytest.raises(ConfigError, match="other settings"):
+        generate(tmp_path, dry_run=True, seed=5)
+
+
+def test_a_smaller_limit_loses_no_record_not_even_through_a_retry(tmp_path: Path) -> None:
+    generate(tmp_path, limit=30, set=["models.policy.script.error_rate=0.02"])
+    generate(tmp_path, limit=5, set=["models.policy.script.error_rate=0.02"])
+    rlaif.retry("r", runs_dir=tmp_path)
+    assert len(content(tmp_path)) == 30
+
+
+def test_duplicate_prompts_are_dropped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "question {i % 3}"}}\n' for i in range(9)))
+    result = generate(tmp_path, limit=None, prompts=str(tmp_path / "p.jsonl"))
+    assert (result.summary["records"], result.summary["duplicate_prompts"]) == (3, 6)
+
+
+def test_pairs_that_no_stage_leaves_evidence_for_are_refused_before_any_call(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'best_vs_worst' needs verdicts: .*comparisons: \[all\]"):
+        generate(tmp_path, set=["judge.comparisons=[revisions]"])
+    with pytest.raises(ConfigError, match="add a 'rate' stage"):
+        generate(tmp_path, set=["export.quality_floor=0.25"])
+    assert not (tmp_path / "r").exists()
+
+
+def test_it_runs_where_a_loop_is_running_already_as_in_a_notebook(tmp_path: Path) -> None:
+    async def cell() -> rlaif.Result:
+        return generate(tmp_path)
+
+    assert asyncio.run(cell()).status == "done"
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".hidden", "a/b"])
+def test_a_run_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a folder's name"):
+        generate(tmp_path, run=name)
+
+
+def test_an_unknown_run_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    generate(tmp_path)
+    with pytest.raises(ConfigError, match=r"no run 'rr' in .*; there are: r$"):
+        rlaif.retry("rr", runs_dir=tmp_path)
