@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,6 +192,41 @@ def test_a_server_that_goes_away_stops_the_run_and_what_it_answered_is_kept(tmp_
         before = len(server.requests)
         assert generate(tmp_path, policy=model, judge=model).status == "done"
         assert not answered & {json.dumps(body, sort_keys=True) for body in server.requests[before:]}
+
+
+@contextmanager
+def child_server(log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    command = [sys.executable, "-m", "tests.server", str(log)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        yield server, server.stdout.readline().decode().strip()
+        server.kill()
+
+
+def test_a_server_that_dies_is_named_and_a_new_one_answers_the_rest_only(tmp_path: Path) -> None:
+    def on(url: str) -> rlaif.Result:
+        model = f"{{provider: openai, model: m, identity: ours, base_url: '{url}', attempts: 2, concurrency: 4}}"
+        return generate(tmp_path, limit=40, policy=None, judge=None, set=[f"models.{r}={model}" for r in SCRIPTED])
+
+    def keys(log: Path, event: str) -> list[str]:
+        return [line.split()[2] for line in log.read_text().splitlines() if line.split()[1] == event]
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    with child_server(first) as (server, url), ThreadPoolExecutor(1) as thread:
+        job = thread.submit(on, url)
+        while len(keys(first, "answered")) < 60 and not job.done():
+            time.sleep(0.005)
+        server.kill()
+        with pytest.raises(ProviderError, match=r"127\.0\.0\.1:\d+/v1/.* cannot be reached"):
+            job.result(timeout=60)
+    with sqlite3.connect(tmp_path / "calls.sqlite") as journal:
+        kept: int = journal.execute("SELECT count(*) FROM calls").fetchone()[0]
+    journal.close()
+    with child_server(second) as (_, url):
+        assert on(url).summary["records"] == 40
+    asked_before, asked_after = set(keys(first, "asked")[1:]), keys(second, "asked")  # without the preflight
+    assert len(asked_after) == len(set(asked_after))
+    assert len(asked_before - set(asked_after)) == kept >= 50
 
 
 def test_an_export_changes_pairs_in_place_and_keeps_what_was_paid_in_the_summary(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.types import KEY_VERSION, Drop, Message, Record, Request, Response, prompt_id
+from rlaif.store import decode, encode
+from rlaif.types import KEY_VERSION, Drop, Message, Record, Request, Response, Score, Verdict, prompt_id
 
 FULL = Request(
     model="https://api.example/v1#m",
@@ -151,3 +152,30 @@ def test_a_record_never_changes() -> None:
     assert (record.outcome, ended.outcome, ended.reason, ended.stage) == (None, "dropped", "refusal", "filter")
     with pytest.raises(AttributeError):
         record.outcome = "ok"  # type: ignore[misc]
+
+
+def test_a_full_record_survives_encoding_as_one_line() -> None:
+    record = Record(
+        "id",
+        (Message("user", "hi"),),
+        category="harm",
+        source="prompts.jsonl:7",
+        responses=responses(None, None, 0),
+        verdicts=(
+            Verdict("j", "kind", 0, 2, 0.75, 0.8, 0.7, True, replies=("A", "B")),
+            Verdict("j", "kind", 1, 2, outcome="low_mass", votes=(True, False), method="votes", rationale="Ünsure 🌍"),
+        ),
+        scores=(Score("j", "kind", 2, -0.5),),
+        drops=(Drop(0, "too_short"),),
+        outcome="failed",
+        reason="server",
+        stage="judge",
+        detail='a "quoted"\nline\u2028',
+    )
+    assert decode(encode(record)) == record
+    assert b"\n" not in encode(record)  # parts are lines
+
+
+def test_what_is_at_its_default_is_not_written() -> None:
+    record = Record("id", (Message("user", "hi"),))
+    assert encode(record) == b'{"id":"id","prompt":[{"role":"user","content":"hi"}]}'

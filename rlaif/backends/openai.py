@@ -262,18 +262,23 @@ def error_fields(raw: bytes) -> tuple[str, str, str | None]:
     return str(message)[:500], code, parameter if isinstance(parameter, str) else None
 
 
+_STATUS_KINDS: dict[int, ProviderErrorKind] = {
+    401: "auth",
+    402: "auth",  # no money
+    403: "auth",
+    404: "not_found",
+    408: "timeout",
+}
+
+
 def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
     said = f"{code} {text}".lower()
     if status == 403 and ("flagged" in said or "moderation" in said):
         return "content_filter"  # OpenRouter
     if status == 403 and "request logprobs" in said:
         return "unsupported"  # OpenAI's reasoning models: "You are not allowed to request logprobs from this model"
-    if status in (401, 402, 403):  # 402: no money
-        return "auth"
-    if status == 404:
-        return "not_found"
-    if status == 408:
-        return "timeout"
+    if status in _STATUS_KINDS:
+        return _STATUS_KINDS[status]
     if status == 429:
         # No money is no rate: waiting does not help.
         return "auth" if "insufficient_quota" in said else "rate_limit"
