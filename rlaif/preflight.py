@@ -39,7 +39,8 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
             continue
         offered = completion.logprobs is not None and len(completion.logprobs[0].top) > 1
         traits = traits if offered else msgspec.structs.replace(traits, top_logprobs=0)
-        llm.remember(traits)
+        if completion.text or completion.finish_reason != "length":
+            llm.remember(traits)  # an answer that never began teaches nothing for good
         break
     else:
         raise ConfigError(f"model '{llm.name}' refuses every form of the first request")

@@ -23,6 +23,7 @@ class Funnel:
     responses_dropped: Counter[str] = field(default_factory=Counter)  # by reason
     revisions: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)  # by outcome
+    scores: Counter[str] = field(default_factory=Counter)  # ok, unparsed
     principles: Counter[str] = field(default_factory=Counter)  # drawn for revisions and verdicts
 
     def add(self, record: Record) -> None:
@@ -36,6 +37,7 @@ class Funnel:
         self.responses_dropped.update(drop.reason for drop in record.drops)
         self.revisions += sum(response.revises is not None for response in record.responses)
         self.verdicts.update(verdict.outcome for verdict in record.verdicts)
+        self.scores.update("unparsed" if score.value is None else "ok" for score in record.scores)
         self.principles.update(response.principle for response in record.responses if response.principle)
         self.principles.update(verdict.principle for verdict in record.verdicts)
 

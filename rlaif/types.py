@@ -134,12 +134,16 @@ class Verdict(Value, frozen=True):
 
 
 class Score(Value, frozen=True):
-    """A judge's absolute rating of one response by a principle or aspect, scaled to [-1, 1]."""
+    """A judge's absolute rating of one response by a principle or aspect, scaled to [-1, 1].
+
+    None where the judge gave no rating. `replies` are its raw texts.
+    """
 
     judge: str
     principle: str
     response: int
-    value: float
+    value: float | None
+    replies: tuple[str, ...] = ()
 
 
 class Drop(Value, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -35,6 +36,8 @@ class OpenAIBackend:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.model = model
         self._api_key = api_key
+        # A header of a few letters is no secret, and replacing it would garble texts.
+        self._secrets = tuple(value for value in (api_key, *(headers or {}).values()) if value and len(value) >= 8)
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -82,7 +85,7 @@ class OpenAIBackend:
             raise ProviderError("server", f"{self.url}: the connection was cut ({reason(error)})") from error
         if reply.status != 200:
             raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
-        return parse_completion(raw, self._api_key)
+        return parse_completion(raw, self._secrets)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -111,7 +114,7 @@ class OpenAIBackend:
         return msgspec.json.encode(body)
 
     def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
-        text, code, parameter = error_fields(without_key(raw, self._api_key))
+        text, code, parameter = error_fields(without_secrets(raw, self._secrets))
         kind = error_kind(status, text, code)
         if kind == "auth":
             sent = f"the key in {self._key_name} was refused" if self._api_key else "no key was sent; set api_key_env"
@@ -132,7 +135,7 @@ def resolved_headers(headers: dict[str, str], environment: dict[str, str]) -> di
         if value.startswith("$"):
             if value[1:] not in environment:
                 raise ConfigError(f"header '{name}' needs the environment variable {value[1:]}: set it")
-            value = environment[value[1:]]
+            value = environment[value[1:]].strip()
         resolved[name] = value
     return resolved
 
@@ -186,13 +189,13 @@ _decode = msgspec.json.Decoder(_Reply).decode
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
 
 
-def parse_completion(raw: bytes, api_key: str | None = None) -> Completion:
+def parse_completion(raw: bytes, secrets: Sequence[str] = ()) -> Completion:
     """A chat completion's body as our Completion. Raises ProviderError(server) if it is not one."""
     try:
         reply = _decode(raw)
         choice = reply.choices[0]
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
-        start = without_key(raw, api_key)[:120].decode("utf-8", "replace")
+        start = without_secrets(raw, secrets)[:120].decode("utf-8", "replace")
         raise ProviderError("server", f"the reply is not a chat completion ({error}): {start}") from error
     message = choice.message
     text, thought = split_reasoning(message.content or "")
@@ -234,9 +237,11 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
     return (answer.lstrip() if closed else ""), thought.strip() or None
 
 
-def without_key(raw: bytes, api_key: str | None) -> bytes:
+def without_secrets(raw: bytes, secrets: Sequence[str]) -> bytes:
     """A reply that may be shown; some servers repeat the key. Before it is cut, or a part would stay."""
-    return raw.replace(api_key.encode(), b"[the key]") if api_key else raw
+    for secret in secrets:
+        raw = raw.replace(secret.encode(), b"[the key]")
+    return raw
 
 
 def reason(error: BaseException) -> str:

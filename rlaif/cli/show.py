@@ -104,7 +104,8 @@ def _page(console: Console, record: Record) -> None:
         if verdict.rationale:
             console.print(said(verdict.rationale, "italic"))
     for score in record.scores:
-        console.print(said(f"response {score.response}: {score.value:+.2f} by {score.principle} ({score.judge})"))
+        value = f"no rating; replies {list(score.replies)}" if score.value is None else f"{score.value:+.2f}"
+        console.print(said(f"response {score.response}: {value} by {score.principle} ({score.judge})"))
 
 
 def _verdict(verdict: Verdict) -> str:

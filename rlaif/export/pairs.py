@@ -81,7 +81,7 @@ def pairs_of(
 
 def score_of(record: Record, response: int) -> float | None:
     """The mean of a response's pointwise scores."""
-    values = [score.value for score in record.scores if score.response == response]
+    values = [score.value for score in record.scores if score.response == response and score.value is not None]
     return fmean(values) if values else None
 
 

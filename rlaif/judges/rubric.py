@@ -26,8 +26,8 @@ class Rubric(BaseModel):
     samples: Annotated[int, Field(ge=1)] = 3
     min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score | None:
-        """The score scaled to [-1, 1]; None if the judge gave no rating."""
+    async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score:
+        """The rating as a score in [-1, 1]."""
         messages = context.templates.render(
             "judge_rubric",
             record.prompt,
@@ -37,8 +37,8 @@ class Rubric(BaseModel):
         )
         llm = context.model(self.model)
         if llm.traits.top_logprobs:
-            reply = await context.ask(self.model, messages, max_tokens=3, logprobs=True)
-            mean = expected_rating(reply.logprobs or (), self.min_mass)
+            replies = [await context.ask(self.model, messages, max_tokens=3, logprobs=True)]
+            mean = expected_rating(replies[0].logprobs or (), self.min_mass)
         else:
             replies = await ask_all(
                 *(
@@ -48,6 +48,10 @@ class Rubric(BaseModel):
             )
             ratings = [value for reply in replies if (value := rating(reply.text)) is not None]
             mean = sum(ratings) / len(ratings) if ratings else None
-        if mean is None:
-            return None
-        return Score(judge=llm.name, principle=principle.id, response=response, value=(mean - 5.0) / 4.0)
+        return Score(
+            judge=llm.name,
+            principle=principle.id,
+            response=response,
+            value=None if mean is None else (mean - 5.0) / 4.0,
+            replies=tuple(reply.text for reply in replies),
+        )

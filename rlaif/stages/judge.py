@@ -78,7 +78,7 @@ class Rate(Stage):
                 for candidate in record.candidates()
             )
         )
-        return record.having(scores=record.scores + tuple(score for score in scores if score is not None))
+        return record.having(scores=record.scores + tuple(scores))
 
     def leaves(self) -> frozenset[Evidence]:
         return frozenset({"scores"})

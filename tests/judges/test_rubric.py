@@ -15,7 +15,7 @@ from tests.lab import KIND, context, record
 
 async def scored(
     answer: Callable[[Request], Completion | str], *, logprobs: bool = True, asked: list[Request] | None = None
-) -> Score | None:
+) -> Score:
     async with context(answer, asked, traits=Traits(top_logprobs=20 if logprobs else 0)) as working:
         return await Rubric()(record("no", "yes"), 1, KIND, working)
 
@@ -23,7 +23,7 @@ async def scored(
 async def test_the_score_is_the_mean_under_the_probabilities_scaled_from_minus_one_to_one() -> None:
     asked: list[Request] = []
     score = await scored(lambda _: Completion("9", logprobs=(token({"9": 0.5, "5": 0.5}),)), asked=asked)
-    assert score == Score("judge", "kind", 1, pytest.approx(0.5))
+    assert score == Score("judge", "kind", 1, pytest.approx(0.5), ("9",))
     assert "<response>\nyes\n</response>" in asked[0].messages[-1].content
     assert "Criterion: Prefer the kind one." in asked[0].messages[-1].content
 
@@ -31,10 +31,12 @@ async def test_the_score_is_the_mean_under_the_probabilities_scaled_from_minus_o
 async def test_without_log_probabilities_sampled_ratings_are_averaged_and_garbage_is_left_out() -> None:
     replies = ["9", "-1", "Rating: 7"]
     score = await scored(lambda request: replies[request.sample], logprobs=False)
-    assert score is not None
     assert score.value == pytest.approx(0.75)
+    assert score.replies == ("9", "-1", "Rating: 7")
 
 
 @pytest.mark.parametrize("logprobs", [True, False])
-async def test_no_rating_is_no_score(logprobs: bool) -> None:
-    assert await scored(lambda _: "I cannot rate this.", logprobs=logprobs) is None
+async def test_no_rating_is_kept_as_none_with_what_was_said(logprobs: bool) -> None:
+    score = await scored(lambda _: "I cannot rate this.", logprobs=logprobs)
+    assert score.value is None
+    assert set(score.replies) == {"I cannot rate this."}

@@ -122,6 +122,6 @@ async def test_rate_draws_one_principle_a_record_so_that_its_scores_compare() ->
     assert len({score.principle for score in after.scores}) == 1
 
 
-async def test_a_reply_without_a_rating_is_no_score() -> None:
+async def test_a_reply_without_a_rating_is_kept_without_a_value() -> None:
     after, _ = await through(Rate(), record("a", "bb"), lambda _: Completion("I cannot rate this."))
-    assert after.scores == ()
+    assert {score.value for score in after.scores} == {None}
