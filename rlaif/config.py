@@ -122,8 +122,8 @@ def changed(document: Document, changes: Mapping[str, object]) -> Settings:
     try:
         return check(replace(document, data=data), Settings)
     except ConfigError as error:
-        given = ", ".join(f"{path}={value}" for path, value in changes.items())
-        raise ConfigError(f"with {given}:\n{error}") from None
+        # Names only: a value may hold a password.
+        raise ConfigError(f"with {', '.join(changes)} as given:\n{error}") from None
 
 
 def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]]:

@@ -72,6 +72,7 @@ class OpenAIBackend:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # `LLM` bounds what is in flight
                 headers=self._headers,
+                trust_env=True,  # HTTPS_PROXY and friends
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
             )
         try:
