@@ -140,7 +140,7 @@ def test_models_have_short_forms(short: str, expected: dict[str, str]) -> None:
         (["filter=1"], ["--set filter", "filter.NAME=VALUE"]),
         (["stages.sample.n=2"], ["'stages' has no fields"]),
         (["sample.nn=2"], ["unknown field 'nn'", "did you mean 'n'?"]),
-        (["sample.n=many"], ["sample.n=many", "stages[1].sample.n", "valid integer"]),
+        (["sample.n=many"], ["with sample.n as given", "stages[1].sample.n", "valid integer"]),
         (["sample.n=0"], ["stages[1].sample.n", "greater than or equal to 1, not 0"]),
         (["sample.n.x=0"], ["'n' has no fields"]),
         (["sample.n"], ["write key=value"]),
