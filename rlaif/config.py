@@ -138,6 +138,10 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
             if role not in settings.models:
                 raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")
         stages.append((f"{name}-{earlier + 1}" if earlier else name, stage))
+    asked = {role for _, stage in stages for role in stage.roles()}
+    for role in settings.models:
+        if role not in asked and role not in ("policy", "judge"):
+            raise ConfigError(f"no stage asks the model '{role}'; asked are: {', '.join(sorted(asked))}")
     return stages
 
 

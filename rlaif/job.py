@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
 
-from rlaif.config import Settings, assigned, changed, load_settings, meaning, stages_of
+from rlaif.config import Settings, assigned, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
-from rlaif.documents import load
 from rlaif.errors import ConfigError, Pending
 from rlaif.journal import Journal
 from rlaif.llm import Tally
@@ -33,6 +32,7 @@ from rlaif.runs import (
     dataset_counts,
     existing_run,
     export_records,
+    meaning_of,
     read_summary,
     settings_of,
     write_settings,
@@ -153,7 +153,7 @@ def retry(
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Ask again for what failed in a run, and only for that; everything else comes from the journal."""
+    """Go on with a run, and ask again for what failed in it; what was answered comes from the journal."""
     folder = existing_run(runs_dir, run)
     failed = frozenset(
         number for number in folder.part_numbers() if any(r.outcome == "failed" for r in folder.read_part(number))
@@ -184,17 +184,16 @@ def export(
     for path in changes:
         if not path.startswith("export."):
             raise ConfigError(f"--set {path}: an export changes export.* only; for other settings generate a new --run")
-    document = load(folder.settings)
-    settings = changed(replace(document, data=document.data["settings"]), changes)
+    settings = settings_of(folder, changes)
     with RunLock(folder):
-        exported = export_records(folder, settings, document.data["meaning"])
+        exported = export_records(folder, settings, meaning_of(folder))
         content = read_summary(folder)
         duplicates = content.get("duplicate_prompts", 0)
         # What the last invocation asked and paid is still what it was.
         last = content if "calls" in content else of_invocation({}, "interrupted", 0.0)
         content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported))
         write_summary(folder, content)
-    return Result(folder.name, folder.path, content["status"], content, exported.example)
+    return Result(folder.name, folder.path, "done", content, exported.example)
 
 
 def _run(
@@ -224,7 +223,6 @@ def _run(
             folder.create()
             held.enter_context(RunLock(folder))
             folder.sweep()
-            write_settings(folder, settings, now)
         status = _run_in_loop(
             _records(
                 job,
@@ -236,6 +234,8 @@ def _run(
                 retry_failed=retry_failed,
                 environment=dict(environment),
                 observer=observer or _unobserved,
+                # Not before the models have answered: a start that fails does not use up the run's name.
+                begin=lambda: None if dry_run else write_settings(folder, settings, now),
             )
         )
         if dry_run:
@@ -265,6 +265,7 @@ async def _records(
     retry_failed: bool,
     environment: dict[str, str],
     observer: Observer,
+    begin: Callable[[], None],
 ) -> Status:
     """All calls of the job: models opened and asked, parts written, models closed."""
     async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
@@ -280,6 +281,7 @@ async def _records(
                     for llm in {id(llm): llm for llm in models.values()}.values():
                         llm.traits = await preflight(llm, context.at("preflight").tally(llm))
                         job.notices += llm.notices
+                begin()
                 await runner.run(reader)
         finally:
             for llm in models.values():

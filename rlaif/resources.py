@@ -27,12 +27,17 @@ def find(kind: Kind, name: str | Path) -> Path:
     """The file a user means: a path that is a file wins, then the bundled name with or without its suffix."""
     if os.path.isfile(name):  # Path.is_file raises on names that are too long
         return Path(name)
-    bundled = _bundled(kind)
-    if path := bundled.get(str(name).removesuffix(SUFFIX[kind])):
+    return bundled(kind, str(name))
+
+
+def bundled(kind: Kind, name: str) -> Path:
+    """The file that ships under this name, whatever lies in the current folder."""
+    known = _bundled(kind)
+    if path := known.get(name.removesuffix(SUFFIX[kind])):
         return path
     raise ConfigError(
-        f"no {SINGULAR[kind]} '{name}'{_close(str(name), list(bundled))}; "
-        f"bundled: {', '.join(bundled) or 'none'}; or give the path of a {SUFFIX[kind]} file"
+        f"no {SINGULAR[kind]} '{name}'{_close(str(name), list(known))}; "
+        f"bundled: {', '.join(known) or 'none'}; or give the path of a {SUFFIX[kind]} file"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rlaif.config import Settings, changed, differences
-from rlaif.documents import load
+from rlaif.documents import Document, load
 from rlaif.errors import ConfigError
 from rlaif.models import display_name
 from rlaif.store import RunFolder, write_whole
@@ -29,10 +30,22 @@ def existing_run(runs_dir: str | Path, run: str) -> RunFolder:
     return folder
 
 
-def settings_of(folder: RunFolder) -> Settings:
-    """The resolved settings a run was made with."""
+def settings_of(folder: RunFolder, changes: Mapping[str, object] | None = None) -> Settings:
+    """The resolved settings a run was made with, with `changes` (dotted path -> value) on top."""
+    document = _run_yaml(folder)
+    return changed(replace(document, data=document.data["settings"]), changes or {})
+
+
+def meaning_of(folder: RunFolder) -> dict[str, Any]:
+    """What the run's records depend on, as it was written when the run began."""
+    return dict(_run_yaml(folder).data["meaning"])
+
+
+def _run_yaml(folder: RunFolder) -> Document:
     document = load(folder.settings)
-    return changed(replace(document, data=document.data["settings"]), {})
+    if not (isinstance(document.data, dict) and {"settings", "meaning"} <= document.data.keys()):
+        raise ConfigError(f"{folder.settings} is not what rlaif wrote: remove it and run `generate` again")
+    return document
 
 
 def checked_name(name: str) -> str:
@@ -46,7 +59,7 @@ def check_meaning(folder: RunFolder, now: dict[str, Any]) -> None:
     """Refuse to go on with a run that was begun with another meaning. Raises ConfigError with the differences."""
     if folder.settings.is_file():
         # Through JSON: one spelling on both sides.
-        changed = differences(load(folder.settings).data["meaning"], json.loads(json.dumps(now)))
+        changed = differences(meaning_of(folder), json.loads(json.dumps(now)))
         if changed:
             raise ConfigError(
                 f"run '{folder.name}' was made with other settings:\n  "
@@ -60,7 +73,7 @@ def write_settings(folder: RunFolder, settings: Settings, meaning: dict[str, Any
     resolved = settings.model_dump(mode="json")
     resolved["stages"] = [{entry.kind: getattr(entry, entry.kind).model_dump(mode="json")} for entry in settings.stages]
     if folder.settings.is_file():
-        before = load(folder.settings).data["settings"].get("limit")
+        before = _run_yaml(folder).data["settings"].get("limit")
         resolved["limit"] = None if None in (before, settings.limit) else max(before, settings.limit)
     content = {"rlaif": __version__, "settings": resolved, "meaning": meaning}
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
@@ -68,8 +81,11 @@ def write_settings(folder: RunFolder, settings: Settings, meaning: dict[str, Any
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
-    """summary.json; empty if the run was never ended in order."""
-    return dict(json.loads(folder.summary.read_bytes())) if folder.summary.is_file() else {}
+    """summary.json; empty if the run was never ended in order, or the file is damaged."""
+    try:
+        return dict(json.loads(folder.summary.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def write_summary(folder: RunFolder, content: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlaif.errors import ConfigError
-from rlaif.resources import find
+from rlaif.resources import bundled, find, names
 from rlaif.types import Message, Messages, Role
 
 # The names each template may use; a template that uses another is refused before the first call.
@@ -58,9 +58,10 @@ class Templates:
 
     def __init__(self, paths: Mapping[str, str] | None = None) -> None:
         paths = paths or {}
-        unknown = sorted(set(paths) - set(VARIABLES))
+        known = names("prompts")  # those that others include too
+        unknown = sorted(set(paths) - set(known))
         if unknown:
-            raise ConfigError(f"templates: unknown template '{unknown[0]}'; known: {', '.join(VARIABLES)}")
+            raise ConfigError(f"templates: unknown template '{unknown[0]}'; known: {', '.join(known)}")
         self._paths = paths
         # Sandboxed: a template may have come with somebody else's pipeline.
         self._environment = ImmutableSandboxedEnvironment(
@@ -132,13 +133,15 @@ class Templates:
         return _Turn(role, template.render().strip(), None)
 
     def _file(self, name: str) -> Path:
-        return find("prompts", self._paths.get(name, f"{name}.jinja"))
+        chosen = self._paths.get(name)
+        # By default the bundled one: a file in the current folder that happens to have its name is not asked for.
+        return bundled("prompts", name) if chosen is None else find("prompts", chosen)
 
     def _included(self, paths: tuple[Path, ...], name: str, line: int) -> Path:
-        """A replaced template is replaced here too; else a file of that name, here or beside; else the bundled one."""
+        """A replaced template is replaced here too; else a file of that name beside; else the bundled one."""
         where, beside = f"{paths[-1]}:{line}", paths[-1].with_name(name)
         try:
-            replaced = name.removesuffix(".jinja") in self._paths or Path(name).is_file() or not beside.is_file()
+            replaced = name.removesuffix(".jinja") in self._paths or not beside.is_file()
             path = self._file(name.removesuffix(".jinja")) if replaced else beside
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None

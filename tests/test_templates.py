@@ -96,12 +96,13 @@ def test_a_replaced_template_is_replaced_where_others_include_it(tmp_path: Path)
     assert [message.content for message in messages[:3]] == [*(m.content for m in ASKED), "My own question."]
 
 
-def test_a_copied_template_in_the_current_folder_is_used_by_all_that_include_it(
+def test_a_template_is_replaced_by_name_for_all_that_include_it_and_never_by_accident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("revision_examples.jinja").write_text("--- system\nEdited.\n")
-    assert critique(Templates())[0] == ("system", "Edited.")
+    assert critique(Templates())[0] != ("system", "Edited.")
+    assert critique(Templates({"revision_examples": "revision_examples.jinja"}))[0] == ("system", "Edited.")
 
 
 @pytest.mark.parametrize("evil", EVIL)
@@ -163,7 +164,7 @@ def test_an_unknown_field_of_the_principle_is_refused_too(tmp_path: Path) -> Non
         ("{{ nothing }}\n--- user\nx\n", "critique.jinja:1", "begins with a line"),
         ("", "critique.jinja:1", "begins with a line"),
         ("--- users\nx\n", "critique.jinja:1", "begins with a line"),
-        ("--- user\nx\n--- include nowhere.jinja\n", "critique.jinja:3", "no template 'nowhere.jinja'"),
+        ("--- user\nx\n--- include nowhere.jinja\n", "critique.jinja:3", "no template 'nowhere'"),
         ("--- include critique.jinja\n", "critique.jinja:1", "includes itself"),
     ],
 )
@@ -189,7 +190,7 @@ def test_a_file_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match="unknown template 'critic'; known: critique, revise"):
+    with pytest.raises(ConfigError, match="unknown template 'critic'; known: critique, judge_examples"):
         Templates({"critic": "x.jinja"})
 
 

@@ -98,10 +98,15 @@ def prune(
     """Forget answers. What is forgotten is paid for again when it is asked again."""
     import time
 
+    from rlaif.errors import ConfigError
+
     opened = _journal(runs_dir)
     before = None if older_than is None else int(time.time()) - _seconds(older_than)
-    if not yes:
-        typer.confirm("Forgotten answers are paid for again when they are asked again. Go on?", abort=True)
+    known = [identity for identity, *_ in opened.sizes()]
+    if model is not None and model not in known:
+        raise ConfigError(f"no answers of a model '{model}'; there are: {', '.join(known)}")
+    if not yes and not typer.confirm("Forgotten answers are paid for again when they are asked again. Go on?"):
+        raise typer.Exit(1)
     typer.echo(f"{opened.prune(model=model, before=before, failed_only=failed):,} answers forgotten")
 
 

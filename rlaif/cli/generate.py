@@ -68,7 +68,7 @@ def retry(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask again for what failed in a run, and only for that."""
+    """Go on with a run, and ask again for what failed in it; what was answered is not asked again."""
     from rlaif import job
 
     result = job.retry(run, runs_dir=runs_dir, allow_code=allow_code, observer=_observer(as_json))

@@ -68,6 +68,10 @@ def _list(console: Console, records: list[Record], run: str, total: int) -> None
         more = (said(record.category or ""), str(len(record.responses)), str(len(record.verdicts)))
         prompt = " ".join(record.prompt[-1].content.split())
         rows.add_row(record.id, said(outcome), *more[: len(rows.columns) - 3], said(prompt))
+    if not total:
+        console.print("no part is finished yet: a part is written when all of its prompts (1,000 at most) have ended.")
+        console.print("What was answered is in the journal: go on with the same generate command.")
+        return
     console.print(rows)
     console.print(said(f"{len(records):,} of {total:,} records; read one with: rlaif show {run} ID"))
 

@@ -71,7 +71,9 @@ def _broken(rule: Rule, record: Record, response: Response) -> bool:
         case "role_tags":
             return _ROLE_TAG.search(text) is not None
         case "critique_leak":
-            return response.revises is not None and _CRITIQUE_LEAK.search(text) is not None
+            return response.revises is not None and (
+                _CRITIQUE_LEAK.search(text) is not None or _plain(text) == _plain(response.critique or "")
+            )
         case "prompt_echo":
             return _plain(text) == _plain(record.prompt[-1].content)
         case "no_op_revision":
