@@ -276,7 +276,7 @@ async def _records(
         runner = Runner(job.folder, stages, context, window=job.settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
         try:
-            with _stopped_by_ctrl_c(runner), _rare_garbage_collection(), observer(job):
+            with _stopped_by_signals(runner), _rare_garbage_collection(), observer(job):
                 with contextlib.suppress(Pending):  # Ctrl-C already: the runner begins nothing then
                     for llm in {id(llm): llm for llm in models.values()}.values():
                         llm.traits = await preflight(llm, context.at("preflight").tally(llm))
@@ -292,23 +292,27 @@ async def _records(
 
 
 @contextlib.contextmanager
-def _stopped_by_ctrl_c(runner: Runner) -> Iterator[None]:
-    """The first Ctrl-C stops new calls and drains those in flight; a second one ends the process as usual."""
+def _stopped_by_signals(runner: Runner) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops new calls and drains those in flight; a second one ends the process."""
     loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
         runner.stop()
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
     try:
-        loop.add_signal_handler(signal.SIGINT, stop)
+        for number in signals:
+            loop.add_signal_handler(number, stop)
     except (ValueError, RuntimeError):  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager

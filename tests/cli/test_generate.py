@@ -88,7 +88,8 @@ def test_narrow_terminals_get_every_number_and_whole_paths(rlaif: Command) -> No
     assert max(len(line) for line in done.out.splitlines() if "runs/" not in line) <= 60
 
 
-def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path, number: signal.Signals) -> None:
     slow = ["generate", *SCRIPTED, "--limit", "12", "--run", "slow", "--json"]
     slow += ["--set", "models.policy.script.latency_ms=80", "--set", "models.judge.script.latency_ms=80"]
     slow += ["--set", "models.policy.concurrency=4", "--set", "models.judge.concurrency=4"]
@@ -97,7 +98,7 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path)
     journal = tmp_path / "runs/calls.sqlite-wal"
     while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > 20_000):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert "Traceback" not in err
