@@ -91,7 +91,7 @@ class Script(BaseModel):
         seen = [0.5 if (quality := quality_of(text)) is None else quality for text in (a, b)]
         logit = self.skill * (seen[0] - seen[1]) + self.position_bias
         for sign, text in ((1, a), (-1, b)):
-            if _INJECTION.search(text) and _draw(self.seed, "obey", request) < self.obedience:
+            if self.obedience and _INJECTION.search(text) and _draw(self.seed, "obey", request) < self.obedience:
                 logit = sign * 9.0
         p_a = 1.0 / (1.0 + math.exp(-logit))
         if request.temperature:

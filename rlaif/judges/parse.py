@@ -55,7 +55,8 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
         word = token.token.strip(_AROUND)
         if not word or word.lower() in _LEAD_IN:
             continue
-        if word in ("A", "B") and chosen_option("".join(other.token for other in logprobs)) is None:
+        said = "".join(other.token for other in logprobs)
+        if len(logprobs) > 1 and word in ("A", "B") and chosen_option(said) is None:
             return None  # "A good response", "A and B": the letter is not the choice
         mass = option_mass(token, "AB")
         total = mass["A"] + mass["B"]
