@@ -578,4 +578,6 @@ def test_the_short_form_of_an_address_opens_that_endpoint(tmp_path: Path) -> Non
 
 
 async def test_a_backend_that_was_never_asked_is_closed_without_fuss() -> None:
-    await OpenAIBackend("http://127.0.0.1:1/v1", "m").close()
+    backend = OpenAIBackend("http://127.0.0.1:1/v1", "m")
+    await backend.close()
+    assert backend._session is None
