@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from rlaif.backends import ModelSpec, identity_of, open_backend
+from rlaif.backends import ENGINES, ModelSpec, identity_of, open_backend
 from rlaif.journal import Journal
 from rlaif.llm import LLM
 
@@ -46,8 +46,10 @@ def open_models(
 
 def display_name(spec: ModelSpec) -> str:
     """What users and the dataset's card read: the model's name, without address or folder."""
-    if spec.provider == "local":
-        return Path(spec.model).stem or EMBEDDED
+    if spec.provider in ENGINES:
+        path = Path(spec.model)
+        name = path.stem if path.suffix == ".gguf" else path.name
+        return (name or EMBEDDED) + (f"+{Path(spec.lora).name}" if spec.lora else "")
     return spec.model or spec.provider
 
 

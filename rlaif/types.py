@@ -13,6 +13,7 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter", "refusal"]
+Side = Literal["strong", "weak"]
 Outcome = Literal["ok", "dropped", "failed"]
 
 # Part of every request's key. Raise it when the key's meaning changes: old answers are then asked anew.
@@ -51,9 +52,12 @@ class Request(Value, frozen=True):
     seed: int = 0
     sample: int = 0
     provider_seed: bool = True  # False: the model takes no seed parameter
+    shared: int = 0  # so many messages at the start are those of other requests too: a hint for prompt caches
 
     def key(self) -> bytes:
-        """16 bytes that name this request in the journal."""
+        """16 bytes that name this request in the journal; a hint changes no answer."""
+        if self.shared:
+            return msgspec.structs.replace(self, shared=0).key()
         return blake2b(_encode(self), digest_size=16, person=_PERSON).digest()
 
 
@@ -98,6 +102,7 @@ class Response(Value, frozen=True):
     """A candidate answer to the record's prompt.
 
     `revises` is the index of the response it rewrites, `principle` and `critique` what led to it.
+    `side` is what the way it was made says of it: a strong model or prompt, or a weak one.
     """
 
     text: str
@@ -107,6 +112,7 @@ class Response(Value, frozen=True):
     principle: str | None = None
     critique: str | None = None
     reasoning: str | None = None
+    side: Side | None = None
 
 
 class Verdict(Value, frozen=True):

@@ -98,8 +98,9 @@ class Server:
         finally:
             self.in_flight -= 1
         status, content, headers = reply if isinstance(reply, tuple) else (200, reply, {})
-        text = content if isinstance(content, str) else json.dumps(content)
-        response = web.Response(status=status, text=text, headers=headers, content_type="application/json")
+        if not isinstance(content, bytes):
+            content = (content if isinstance(content, str) else json.dumps(content)).encode()
+        response = web.Response(status=status, body=content, headers=headers, content_type="application/json")
         with contextlib.suppress(ConnectionResetError):  # the client was killed
             await response.prepare(request)
             await response.write_eof()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlaif.errors import ConfigError
 from rlaif.types import Completion, Request
 
-Provider = Literal["openai", "local", "scripted"]
-
+Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "scripted"]
+# These hold the weights in this machine's memory.
+ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers"})
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
+FORMS = (
+    "local, local/FILE.gguf, openai/MODEL, anthropic/MODEL, http://HOST/v1#MODEL, vllm/MODEL, transformers/MODEL, "
+    "scripted"
+)
 
 _SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
@@ -31,8 +37,9 @@ class Backend(Protocol):
 class ModelSpec(BaseModel):
     """A model as the settings name it: in YAML with all fields, or in short as `provider/model`.
 
-    Short forms: `local`, `local/FILE.gguf`, `local/OWNER/REPO/FILE.gguf`, `openai/MODEL`,
-    `http://host:8000/v1#MODEL`, `scripted`.
+    Short forms: `local`, `local/FILE.gguf`, `local/OWNER/REPO/FILE.gguf`, `openai/MODEL`, `anthropic/MODEL`,
+    `http://host:8000/v1#MODEL`, `vllm/MODEL` and `transformers/MODEL` (a folder, a GGUF file or a name on
+    the Hugging Face hub; alone, the bundled model), `scripted`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,9 +54,12 @@ class ModelSpec(BaseModel):
     concurrency: Annotated[int, Field(ge=1)] = 64
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     attempts: Annotated[int, Field(ge=1)] = 6  # of one call, the first included
-    # local
+    # local and transformers
     context_tokens: Annotated[int, Field(ge=256)] = 4096  # per slot
     slots: Annotated[int, Field(ge=1)] = 4  # requests computed together
+    # vllm and transformers
+    engine: dict[str, Any] = Field(default_factory=dict)  # Any: AsyncEngineArgs of vLLM; from_pretrained's
+    lora: str | None = None  # folder or hub name of an adapter
     # scripted: settings of backends.scripted.Script
     script: dict[str, Any] = Field(default_factory=dict)  # Any: checked by Script
 
@@ -60,8 +70,8 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> ModelSpec:
-        if self.provider == "openai" and not self.model:
-            raise ValueError("an openai model needs a name: openai/MODEL or http://host:port/v1#MODEL")
+        if self.provider in ("openai", "anthropic") and not self.model:
+            raise ValueError(f"an {self.provider} model needs a name: {self.provider}/MODEL")
         if self.base_url and "@" in self.base_url.partition("://")[2].partition("/")[0]:
             raise ValueError("base_url holds a password; name a variable with api_key_env instead")
         for name, value in self.headers.items():
@@ -78,43 +88,52 @@ def short_form(text: str) -> dict[str, Any]:
             raise ValueError(f"'{text}' names no model; write {base_url.rstrip('/')}#MODEL")
         return {"provider": "openai", "base_url": base_url.rstrip("/"), "model": model}
     provider, _, model = text.partition("/")
-    if provider not in ("openai", "local", "scripted"):
-        raise ValueError(
-            f"unknown model '{text}'; known: local, local/FILE.gguf, openai/MODEL, http://HOST/v1#MODEL, scripted"
-        )
+    if provider not in get_args(Provider):
+        raise ValueError(f"unknown model '{text}'; known: {FORMS}")
     return {"provider": provider, "model": model}
 
 
 def open_backend(spec: ModelSpec, environment: dict[str, str], log_folder: Path) -> Backend:
     """The backend for `spec`; imports only that provider. Raises ConfigError."""
-    if spec.provider == "openai":
-        from rlaif.backends.openai import OpenAIBackend
+    match spec.provider:
+        case "openai":
+            from rlaif.backends.openai import OpenAIBackend
 
-        return OpenAIBackend.from_spec(spec, environment)
-    if spec.provider == "local":
-        from rlaif.backends.local import LocalBackend
+            return OpenAIBackend.from_spec(spec, environment)
+        case "anthropic":
+            from rlaif.backends.anthropic import AnthropicBackend
 
-        return LocalBackend(spec, log_folder)
-    if spec.provider == "scripted":
-        from rlaif.backends.scripted import ScriptedBackend
+            return AnthropicBackend.from_spec(spec, environment)
+        case "local":
+            from rlaif.backends.local import LocalBackend
 
-        return ScriptedBackend.from_spec(spec)
-    raise ConfigError(f"unknown provider '{spec.provider}'")
+            return LocalBackend(spec, log_folder)
+        case "vllm":
+            from rlaif.backends.vllm import VLLMBackend
+
+            return VLLMBackend(spec, log_folder)
+        case "transformers":
+            from rlaif.backends.transformers import TransformersBackend
+
+            return TransformersBackend(spec, log_folder)
+        case "scripted":
+            from rlaif.backends.scripted import ScriptedBackend
+
+            return ScriptedBackend.from_spec(spec)
 
 
 def identity_of(spec: ModelSpec) -> str:
     """What the journal files this model's answers under; an address alone is no identity."""
     if spec.identity:
         return spec.identity
-    if spec.provider == "local":
-        from rlaif.backends.local import identity
-
-        return identity(spec)
-    if spec.provider == "scripted":
-        from rlaif.backends.scripted import identity as scripted_identity
-
-        return scripted_identity(spec)
-    return f"{spec.base_url or OPENAI_URL}#{spec.model}"
-
-
-OPENAI_URL = "https://api.openai.com/v1"
+    match spec.provider:
+        case "openai" | "anthropic":
+            default = OPENAI_URL if spec.provider == "openai" else ANTHROPIC_URL
+            return f"{spec.base_url or default}#{spec.model}"
+        case "local":
+            from rlaif.backends.local import identity
+        case "vllm" | "transformers":
+            from rlaif.backends.weights import identity
+        case "scripted":
+            from rlaif.backends.scripted import identity
+    return identity(spec)

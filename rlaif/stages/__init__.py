@@ -12,7 +12,7 @@ from rlaif.constitution import Purpose
 from rlaif.context import Context
 from rlaif.types import Record
 
-Evidence = Literal["all", "revisions", "scores"]
+Evidence = Literal["all", "revisions", "scores", "sides"]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -38,7 +38,7 @@ class Stage(BaseModel):
         return {}
 
     def leaves(self) -> frozenset[Evidence]:
-        """What pairs can be made from after it: verdicts between `all` candidates, on `revisions`, `scores`."""
+        """What pairs can be made from after it: verdicts between `all` candidates, on `revisions`, `scores`, `sides`."""
         return frozenset()
 
     def plan(self, candidates: int, principles: int) -> tuple[int, int]:

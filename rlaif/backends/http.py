@@ -1,0 +1,202 @@
+"""POST a JSON body; the answer's bytes, or one typed error: what all backends behind an address share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import aiohttp
+import msgspec
+
+from rlaif.backends import ModelSpec
+from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
+
+_CONNECT_S = 30.0
+
+
+class Endpoint:
+    """One URL that requests are posted to. `secrets` live in the session alone and are cut out of every error.
+
+    `key_name` is the environment variable the key came from, None if no key is sent.
+    """
+
+    def __init__(
+        self, url: str, headers: dict[str, str], *, secrets: Sequence[str], key_name: str | None, timeout_s: float
+    ) -> None:
+        self.url = url
+        # A header of a few letters is no secret, and replacing it would garble texts.
+        self._secrets = tuple(value for value in secrets if len(value) >= 8)
+        self._headers = {"Content-Type": "application/json", **headers}
+        self._key_name = key_name
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, body: bytes) -> bytes:
+        """The body of a reply with status 200. Raises ProviderError for everything else."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # `LLM` bounds what is in flight
+                headers=self._headers,
+                trust_env=True,  # HTTPS_PROXY and friends
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
+            )
+        try:
+            async with self._session.post(self.url, data=body) as reply:
+                raw = await reply.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise ProviderError("connection", f"{self.url} cannot be reached: {_reason(error)}") from error
+        except TimeoutError as error:
+            raise ProviderError("timeout", f"{self.url}: no answer within {self._timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:  # it was there: it may come back, or choke on this request only
+            raise ProviderError("server", f"{self.url}: the connection was cut ({_reason(error)})") from error
+        if reply.status != 200:
+            raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
+        return raw
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def unreadable(self, raw: bytes, error: Exception) -> ProviderError:
+        """A reply that is not what the API promises."""
+        start = self._shown(raw)[:120].decode("utf-8", "replace")
+        return ProviderError("server", f"{self.url}: the reply is not what this API promises ({error}): {start}")
+
+    def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
+        text, code, parameter = error_fields(self._shown(raw))
+        kind = error_kind(status, text, code)
+        if kind == "auth":
+            sent = f"the key in {self._key_name} was refused" if self._key_name else "no key was sent; set api_key_env"
+            text = f"{sent}: {text}"
+        return ProviderError(
+            kind,
+            f"{self.url} answered {status}: {text}",
+            status=status,
+            retry_after_s=seconds(retry_after),
+            parameter=_refused(parameter, text),
+        )
+
+    def _shown(self, raw: bytes) -> bytes:
+        """A reply that may be shown; some servers repeat the key. Before it is cut, or a part would stay."""
+        for secret in self._secrets:
+            raw = raw.replace(secret.encode(), b"[the key]")
+        return raw
+
+
+def address_and_key(
+    spec: ModelSpec, environment: dict[str, str], default_url: str, default_key: str
+) -> tuple[str, str | None, str]:
+    """(base URL, key or None, the key's variable). Raises ConfigError for no URL, or no key where one is needed."""
+    base_url = spec.base_url or default_url
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(f"base_url '{base_url}' must start with http:// or https://")
+    key_name = spec.api_key_env or default_key
+    # A key meant for the provider itself is not sent to other hosts unless the settings say so.
+    needed = spec.api_key_env is not None or spec.base_url is None
+    api_key = environment.get(key_name, "").strip() if needed else ""  # a newline at its end would be no legal header
+    if needed and not api_key:
+        raise ConfigError(f"model '{spec.model}' needs a key: set the environment variable {key_name}")
+    return base_url.rstrip("/"), api_key or None, key_name
+
+
+def resolved_headers(headers: dict[str, str], environment: dict[str, str]) -> dict[str, str]:
+    """`$NAME` values read from the environment. Raises ConfigError when a variable is missing."""
+    resolved = {}
+    for name, value in headers.items():
+        if value.startswith("$"):
+            if value[1:] not in environment:
+                raise ConfigError(f"header '{name}' needs the environment variable {value[1:]}: set it")
+            value = environment[value[1:]].strip()
+        resolved[name] = value
+    return resolved
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says of a failed connection, without aiohttp's details."""
+    system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(system, ConnectionRefusedError) and system.errno:
+        return os.strerror(system.errno)  # asyncio's own text repeats the address
+    return (system.strerror if isinstance(system, OSError) else None) or str(error)
+
+
+def error_fields(raw: bytes) -> tuple[str, str, str | None]:
+    """(message, code or type, parameter) of an error body in any of the shapes servers use."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return raw[:300].decode("utf-8", "replace").strip() or "no text", "", None
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return str(error)[:300], "", None
+    message = error.get("message") or error.get("detail") or str(error)
+    code = f"{error.get('code') or ''} {error.get('type') or ''}"
+    parameter = error.get("param")
+    return str(message)[:500], code, parameter if isinstance(parameter, str) else None
+
+
+_STATUS_KINDS: dict[int, ProviderErrorKind] = {
+    401: "auth",
+    402: "auth",  # no money
+    403: "auth",
+    404: "not_found",
+    408: "timeout",
+}
+
+
+def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
+    said = f"{code} {text}".lower()
+    if status == 403 and ("flagged" in said or "moderation" in said):
+        return "content_filter"  # OpenRouter
+    if status == 403 and "request logprobs" in said:
+        return "unsupported"  # OpenAI's reasoning models: "You are not allowed to request logprobs from this model"
+    if status in _STATUS_KINDS:
+        return _STATUS_KINDS[status]
+    if status == 429:
+        # No money is no rate: waiting does not help.
+        return "auth" if "insufficient_quota" in said else "rate_limit"
+    if status >= 500:
+        return "server"
+    if "context_length" in said or "exceed_context" in said or "maximum context" in said or "max_model_len" in said:
+        return "context_length"
+    if "content_filter" in said or "content management policy" in said:
+        return "content_filter"
+    if "unsupported" in said or "not supported" in said or "does not support" in said or "unrecognized" in said:
+        return "unsupported"
+    return "bad_request"
+
+
+PARAMETERS = (
+    "max_completion_tokens",
+    "response_format",
+    "top_logprobs",
+    "temperature",
+    "max_tokens",
+    "logprobs",
+    "top_p",
+    "seed",
+    "stop",
+)
+
+
+def named_parameter(text: str) -> str | None:
+    """The request parameter an error text speaks of, if any; "system" for the role of that name."""
+    said = text.lower()
+    if re.search(r"system (role|prompt|message|instruction)|'system'", said):
+        return "system"
+    return next((name for name in PARAMETERS if re.search(rf"\b{name}\b", said)), None)
+
+
+def _refused(parameter: str | None, text: str) -> str | None:
+    """The parameter as we call it: OpenAI names "messages[0].role" where it means the system role."""
+    if parameter is None or parameter.startswith("messages"):
+        return named_parameter(text) or parameter
+    return parameter
+
+
+def seconds(header: str | None) -> float | None:
+    """A Retry-After header's seconds; its date form is rare and read as absent."""
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None
