@@ -2,4 +2,5 @@
 
 from rlaif.cli import main
 
-main()
+if __name__ == "__main__":  # children of multiprocessing import this module again
+    main()

@@ -20,6 +20,7 @@ from rlaif.export.settings import ExportSettings
 from rlaif.resources import find
 from rlaif.source import Prompts, fingerprint
 from rlaif.stages import Stage
+from rlaif.stages.contrast import Contrast
 from rlaif.stages.filter import Filter
 from rlaif.stages.judge import Judge, Rate
 from rlaif.stages.revise import Revise
@@ -45,6 +46,7 @@ class StageEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sample: Sample | None = None
+    contrast: Contrast | None = None
     revise: Revise | None = None
     filter: Filter | None = None
     judge: Judge | None = None
@@ -76,7 +78,7 @@ class Settings(BaseModel):
 
     name: str
     constitution: str = "safety"
-    prompts: Prompts = Prompts(path="redteam")
+    prompts: Annotated[tuple[Prompts, ...], Field(min_length=1)] = (Prompts(path="redteam"),)
     models: dict[str, ModelSpec] = Field(default_factory=lambda: {"policy": LOCAL, "judge": LOCAL})
     templates: dict[str, str] = Field(default_factory=dict)
     stages: Annotated[tuple[StageEntry, ...], Field(min_length=1)]
@@ -88,7 +90,15 @@ class Settings(BaseModel):
     @field_validator("prompts", mode="before")
     @classmethod
     def _path_alone(cls, value: object) -> object:
-        return {"path": value} if isinstance(value, str) else value
+        sets = value if isinstance(value, (list, tuple)) else [value]
+        return [{"path": one} if isinstance(one, str) else one for one in sets]
+
+    @field_validator("prompts")
+    @classmethod
+    def _told_apart(cls, sets: tuple[Prompts, ...]) -> tuple[Prompts, ...]:
+        if len({one.label for one in sets}) < len(sets):
+            raise ValueError("two sets have one name; give them a `name:` each")
+        return sets
 
 
 def load_settings(pipeline: str, options: Mapping[str, object], assignments: Sequence[str] = ()) -> Settings:
@@ -134,6 +144,10 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
         stage = _from_code(entry.code, allow_code) if entry.code is not None else getattr(entry, kind)
         name = entry.code.code.rpartition(":")[2].lower() if entry.code is not None else kind
         earlier = sum(other.partition("-")[0] == name for other, _ in stages)
+        known = [one.label for one in settings.prompts]
+        for label in stage.only:
+            if label not in known:
+                raise ConfigError(f"stage '{name}' is only for the prompts '{label}'; there are: {', '.join(known)}")
         for role in stage.roles():
             if role not in settings.models:
                 raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")
@@ -158,7 +172,7 @@ def meaning(
             "language": constitution.language,
             "hash": constitution.fingerprint,
         },
-        "prompts": {"file": find("data", settings.prompts.path).name, "hash": fingerprint(settings.prompts)},
+        "prompts": _prompts(settings),
         "templates": templates.fingerprint,
         "models": {
             role: {"identity": identity_of(spec), "extra_body": spec.extra_body, "headers": spec.headers}
@@ -169,6 +183,15 @@ def meaning(
         "seed": settings.seed,
         "key_version": KEY_VERSION,
     }
+
+
+def _prompts(settings: Settings) -> dict[str, Any]:
+    """The sets' names and contents; of several, how they are mixed is a part of what is read."""
+    if len(settings.prompts) == 1:
+        return {"file": settings.prompts[0].label, "hash": fingerprint(settings.prompts[0])}
+    labels = [one.label for one in settings.prompts]
+    shares = [f"{fingerprint(one)}:{one.share:g}" for one in settings.prompts]
+    return {"file": ", ".join(labels), "hash": " ".join(shares)}
 
 
 def differences(old: object, new: object, path: str = "") -> list[str]:
@@ -223,8 +246,11 @@ def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -
     *inner, last = path
     for depth, part in enumerate(inner):
         child = data.get(part)
-        if isinstance(child, str) and path[0] == "prompts":
-            child = {"path": child}
+        if path[0] == "prompts" and depth == 0:
+            if isinstance(child, list) and len(child) > 1:
+                raise ConfigError(f"--set {whole}: there are several sets of prompts; edit the pipeline's file")
+            child = child[0] if isinstance(child, list) else child
+            child = {"path": child} if isinstance(child, str) else child
         elif isinstance(child, str) and path[0] == "models" and depth == 1:
             try:
                 child = short_form(child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
@@ -51,6 +52,7 @@ class Context:
         stop: tuple[str, ...] = (),
         logprobs: bool = False,
         sample: int = 0,
+        shared: int = 0,
     ) -> Completion:
         """Ask the model of `role`, in the form that it takes (see Traits). Raises as LLM.complete does."""
         llm = self.model(role)
@@ -68,8 +70,18 @@ class Context:
             seed=self.seed if temperature else 0,
             sample=sample,
             provider_seed="seed" not in rejected,
+            shared=shared if traits.system_role else max(0, shared - 1),
         )
         return await llm.complete(request, self.tally(llm))
+
+    async def ask_by(
+        self, role: str, template: str, conversation: Messages, values: Mapping[str, object], **sampling: Any
+    ) -> Completion:
+        """Ask with the turns of a template; `sampling` is as in `ask`."""
+        messages = self.templates.render(template, conversation, **values)
+        few_shot = values.get("few_shot", True) is True
+        shared = 0 if conversation[0].role == "system" else self.templates.shared(template, few_shot)
+        return await self.ask(role, messages, shared=shared, **sampling)
 
     def draw_id(self, record_id: str, step: str) -> str:
         """The identity chance is drawn from: the same for the same run seed, record, stage and step."""

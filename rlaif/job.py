@@ -210,7 +210,7 @@ def _run(
 ) -> Result:
     stages = stages_of(settings, allow_code=allow_code)
     constitution = load_constitution(settings.constitution)
-    templates = Templates(settings.templates)
+    templates = Templates(settings.templates, constitution.language)
     reader = PromptReader(settings.prompts, settings.limit)
     check_export(settings.export, stages)
     check_draws(stages, constitution)
@@ -332,10 +332,8 @@ def _unobserved(job: Job) -> Iterator[None]:
 
 
 def _count(reader: PromptReader) -> int | None:
-    """How many prompts there are; None where counting would mean reading a large file twice."""
-    if reader.path.stat().st_size > 50_000_000:
-        return reader.limit
-    return sum(1 for _ in reader)
+    """How many prompts there are; None where counting would mean reading a large set twice."""
+    return reader.limit if reader.large else sum(1 for _ in reader)
 
 
 def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int) -> Result:

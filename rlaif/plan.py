@@ -6,19 +6,25 @@ from collections.abc import Sequence
 
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
-from rlaif.export.settings import ExportSettings
-from rlaif.stages import Stage
+from rlaif.export.settings import ExportSettings, Strategy
+from rlaif.stages import Evidence, Stage
+
+# Strategy -> what it can be made from, and how to come by it.
+_NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
+    "best_vs_worst": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
+    "best_vs_random": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
+    "revision_vs_original": ({"revisions"}, "verdicts: add a 'judge' stage with comparisons: [revisions]"),
+    "strong_vs_weak": ({"sides"}, "two sides: add 'sample' stages with side: strong and side: weak"),
+}
 
 
 def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) -> None:
     """Refuse, before any call is paid for, pairs that these stages leave no evidence for."""
     evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
-    for strategy, needed in (("best_vs_worst", "all"), ("revision_vs_original", "revisions")):
-        if strategy in export.pairs and needed not in evidence:
-            raise ConfigError(
-                f"export.pairs: '{strategy}' needs verdicts: add a 'judge' stage with comparisons: [{needed}], "
-                "or set export.pairs=[]"
-            )
+    for strategy in export.pairs:
+        enough, how = _NEEDS[strategy]
+        if not enough & evidence:
+            raise ConfigError(f"export.pairs: '{strategy}' needs {how}, or set export.pairs=[]")
     if export.quality_floor is not None and "scores" not in evidence:
         raise ConfigError("export.quality_floor needs scores: add a 'rate' stage, or leave it out")
 

@@ -28,7 +28,7 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
     if known is not None or not llm.sending:
         return known or Traits(top_logprobs=20)
     traits = Traits(top_logprobs=20)
-    for _ in range(8):  # at most one parameter is given up per try
+    for _ in range(9):  # at most one parameter is given up per try
         try:
             completion = await llm.send(_request(llm, traits), tally, attempts=min(_ATTEMPTS, llm.attempts))
         except ProviderError as error:
@@ -59,6 +59,8 @@ def _request(llm: LLM, traits: Traits) -> Request:
         messages=_QUESTION if traits.system_role else without_system(_QUESTION),
         # Not 1.0: models that take no temperature take that, their default.
         temperature=None if "temperature" in traits.rejected else 0.5,
+        # A model without the one mostly lacks the other too; some take each, but not both together.
+        top_p=0.9 if "temperature" in traits.rejected and "top_p" not in traits.rejected else None,
         stop=() if "stop" in traits.rejected else ("\n\n\n",),
         max_tokens=THINKING_TOKENS if traits.thinks else 16,
         top_logprobs=traits.top_logprobs or None,

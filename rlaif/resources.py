@@ -80,9 +80,13 @@ def _the_one(name: str, kind: Kind | None) -> Path:
 
 
 def _bundled(kind: Kind) -> dict[str, Path]:
-    """Name without suffix -> file. Names are looked up here, never joined to a path, so none can escape."""
-    suffix = SUFFIX[kind]
-    return {path.name.removesuffix(suffix): path for path in sorted(_folder(kind).glob(f"*{suffix}"))}
+    """Name without suffix -> file, as `zh/critique` in a folder of a folder, sorted by name.
+
+    Names are looked up here, never joined to a path, so none can escape.
+    """
+    folder, suffix = _folder(kind), SUFFIX[kind]
+    found = {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in folder.rglob(f"*{suffix}")}
+    return dict(sorted(found.items()))
 
 
 def _folder(kind: Kind) -> Path:

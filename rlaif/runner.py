@@ -154,6 +154,8 @@ class Runner:
         """The record at its end; None if it waits for an answer."""
         progress = self.progress
         for name, stage, context in self._stages:
+            if stage.only and record.prompt_set not in stage.only:
+                continue
             progress.in_stage[name] += 1
             try:
                 record = await stage(record, context)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
 import sys
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from rlaif import hub
 from rlaif.errors import ConfigError
 from rlaif.resources import find
 from rlaif.types import Message, Messages, Record, prompt_id
@@ -24,11 +27,13 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Prompts(BaseModel):
-    """Where prompts come from.
+    """One set of prompts.
 
-    `path` is a bundled set ("redteam") or a JSONL, CSV or Parquet file. The column holds a string or,
-    but for CSV, a list of {role, content} that ends with a user's turn; without a column `prompt`,
-    `messages` is taken. `system` is put before every prompt that has no system turn of its own.
+    `path` is a bundled set ("redteam"), a JSONL, CSV or Parquet file, or a dataset as `hf://` names it (see
+    rlaif.hub). The column holds a string or, but for CSV, a list of {role, content} that ends with a user's
+    turn; without a column `prompt`, `messages` is taken. `system` is put before every prompt that has no
+    system turn of its own. `name` is what a stage's `only` calls the set, if not the file's name; of several
+    sets each gives prompts in proportion to its `share`, as long as it has any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,16 +42,26 @@ class Prompts(BaseModel):
     column: Text = "prompt"
     category_column: Text | None = "category"
     system: Text | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")] | None = None
+    share: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def label(self) -> str:
+        if self.name:
+            return self.name
+        if self.path.startswith(hub.PREFIX):
+            return self.path.removeprefix(hub.PREFIX)
+        name = Path(self.path).name
+        plain = re.sub(r"\.gz$", "", name, flags=re.IGNORECASE)
+        return Path(plain).stem if Path(plain).suffix.lower() in _FORMATS else name
 
 
 class PromptReader:
-    """The unique prompts of a file as records, at most `limit`; counts the rows `read` and the `duplicates`."""
+    """The unique prompts of all sets as records, at most `limit`; counts the rows `read` and the `duplicates`."""
 
-    def __init__(self, settings: Prompts, limit: int | None = None) -> None:
-        self.settings = settings
+    def __init__(self, sets: Sequence[Prompts], limit: int | None = None) -> None:
         self.limit = limit
-        self.path = find("data", settings.path)
-        self.rows = _rows_of(self.path)
+        self._sets = [(settings, _open(settings)) for settings in sets]
         self.read = self.duplicates = 0
 
     def __iter__(self) -> Iterator[Record]:
@@ -54,37 +69,69 @@ class PromptReader:
         seen: set[int] = set()  # 64 bits a prompt, not its text
         if self.limit is not None and self.limit <= 0:
             return
-        for row in self.rows(self.path, self.settings):
+        mixed = _mixed([(settings.share, _records(settings, rows())) for settings, rows in self._sets])
+        for record in mixed:
             self.read += 1
-            prompt = _prompt(row, self.settings)
-            name = prompt_id(prompt)
-            if (number := int(name, 16)) in seen:
+            if (number := int(record.id, 16)) in seen:
                 self.duplicates += 1
                 continue
             seen.add(number)
-            category = _category(row, self.settings.category_column)
-            yield Record(id=name, prompt=prompt, category=category, source=f"{self.path.name}:{self.read}")
+            yield record
             if len(seen) == self.limit:
                 return
-        if not self.read:
-            raise ConfigError(f"{self.path}: no prompts in it; give a file with at least one row")
+
+    @property
+    def large(self) -> bool:
+        """Whether reading all of it takes a while."""
+        paths = [settings.path for settings, _ in self._sets]
+        return any(p.startswith(hub.PREFIX) or find("data", p).stat().st_size > _LARGE for p in paths)
+
+
+_LARGE = 50_000_000
 
 
 def read_prompts(settings: Prompts, limit: int | None = None) -> Iterator[Record]:
     """The unique prompts as records; ConfigError at once for a missing file, at its row for a bad one."""
-    return iter(PromptReader(settings, limit))
+    return iter(PromptReader((settings,), limit))
 
 
 def fingerprint(settings: Prompts) -> str:
-    """32 hex digits of the file's bytes and of the settings that choose what is read; not of its path."""
+    """32 hex digits of the content and of the settings that choose what is read; not of where it lies."""
+    chosen = msgspec.json.encode([settings.column, settings.category_column, settings.system])
+    if settings.path.startswith(hub.PREFIX):
+        content = hub.fingerprint(settings.path, _wanted(settings))
+        return hashlib.blake2b(content.encode() + chosen, digest_size=16).hexdigest()
     path = find("data", settings.path)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    digest.update(msgspec.json.encode([settings.column, settings.category_column, settings.system]))
+    digest.update(chosen)
     return digest.hexdigest()
+
+
+def _records(settings: Prompts, rows: Iterator[_Row]) -> Iterator[Record]:
+    row = None
+    for number, row in enumerate(rows, 1):
+        prompt = _prompt(row, settings)
+        category = _category(row, settings.category_column)
+        yield Record(id=prompt_id(prompt), prompt=prompt, category=category, source=f"{settings.label}:{number}")
+    if row is None:
+        raise ConfigError(f"{settings.path}: no prompts in it; give a file with at least one row")
+
+
+def _mixed(sets: Sequence[tuple[float, Iterator[Record]]]) -> Iterator[Record]:
+    """Always the next of the set that is furthest behind its share; the order does not depend on a limit."""
+    given = dict.fromkeys(range(len(sets)), 0)
+    while given:
+        i = min(given, key=lambda i: (given[i] + 1) / sets[i][0])
+        record = next(sets[i][1], None)
+        if record is None:
+            del given[i]
+        else:
+            given[i] += 1
+            yield record
 
 
 # --- a row as a prompt ---
@@ -155,12 +202,31 @@ def _kind(value: object) -> str:
 # --- files as rows; never more than a line, or a batch, in memory ---
 
 
-def _rows_of(path: Path) -> Callable[[Path, Prompts], Iterator[_Row]]:
+def _open(settings: Prompts) -> Callable[[], Iterator[_Row]]:
+    """What reads the set from its start; a missing file or an unknown format is an error now."""
+    if settings.path.startswith(hub.PREFIX):
+        hub.parsed(settings.path)
+        return partial(_dataset, settings)
+    path = find("data", settings.path)
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if rows := _FORMATS.get(suffix):
-        return rows
+        return partial(rows, path, settings)
     hint = "one JSON object a line (.jsonl)" if suffix == ".json" else ", ".join(_FORMATS)
     raise ConfigError(f"{path}: cannot read prompts from a '{suffix}' file; write them as {hint}")
+
+
+def _dataset(settings: Prompts) -> Iterator[_Row]:
+    for number, values in enumerate(hub.rows(settings.path, _wanted(settings)), 1):
+        yield _Row(f"{settings.path}: row {number}", values)
+
+
+def _wanted(settings: Prompts) -> list[str]:
+    """The columns of a dataset that are read. Raises ConfigError if there is no such column."""
+    names = hub.columns(settings.path)
+    column = _column(names, settings.column)
+    if column is None:
+        raise _no_column(settings.path, settings.column, names)
+    return [name for name in names if name in (column, settings.category_column)]
 
 
 def _jsonl(path: Path, settings: Prompts) -> Iterator[_Row]:

@@ -7,15 +7,17 @@
 A turn that renders to nothing is left out; two turns of one role in a row are joined by a blank line,
 and so is a system turn of the conversation with the template's own, for models that want one, in front.
 The file is cut into turns before anything is rendered, so no text of a model can begin a turn.
+`prompts/*.jinja` is English; a folder beside, like `prompts/zh`, has the same templates in another language.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +39,11 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "judge_pairwise_reason": frozenset({"principle", "conversation", "response_a", "response_b"}),
     "judge_pairwise_decide": frozenset({"principle", "conversation", "response_a", "response_b", "reasoning"}),
     "judge_rubric": frozenset({"principle", "conversation", "response"}),
+    "contrast_strong": frozenset({"principle"}),
+    "contrast_weak": frozenset({"principle"}),
 }
+# Came when there were runs already, whose meaning holds the fingerprint: as bundled in English they stay out of it.
+_LATER = frozenset({"contrast_strong", "contrast_weak"})
 
 PRINCIPLE = ("id", "critique", "revision", "judge", "weight", "tags")
 
@@ -51,14 +57,25 @@ class _Turn:
     role: Role | None
     text: str | None  # text without any variable
     render: Callable[..., str] | None
+    varies: bool = True  # with more than `few_shot`
+
+    def said(self, **values: object) -> str:
+        return self.text or "" if self.render is None else self.render(**values).strip()
 
 
 class Templates:
-    """The templates of a run. `paths` replaces bundled ones: {"critique": "my/critique.jinja"}."""
+    """The templates of a run. `paths` replaces bundled ones: {"critique": "my/critique.jinja"}.
 
-    def __init__(self, paths: Mapping[str, str] | None = None) -> None:
+    `language` is that of the turns ("zh", "zh-CN", "zh_Hans": all the folder `zh`). Where nothing is
+    bundled for it they are English, and the attribute `language` says so.
+    """
+
+    def __init__(self, paths: Mapping[str, str] | None = None, language: str = "en") -> None:
         paths = paths or {}
-        known = names("prompts")  # those that others include too
+        all_known = names("prompts")  # those that others include too
+        known = [name for name in all_known if "/" not in name]
+        folder = re.split("[-_]", language)[0].lower()
+        self.language = folder if any(name.startswith(f"{folder}/") for name in all_known) else "en"
         unknown = sorted(set(paths) - set(known))
         if unknown:
             raise ConfigError(f"templates: unknown template '{unknown[0]}'; known: {', '.join(known)}")
@@ -69,8 +86,16 @@ class Templates:
         )
         self._environment.filters["fenced"] = fenced
         digest = blake2b(digest_size=8)
-        self._turns = {name: self._parse((self._file(name),), allowed, digest.update) for name, allowed in _IN_ORDER}
+        self._turns = {
+            name: self._parse((self._file(name),), allowed, digest.update if self._counts(name) else _uncounted)
+            for name, allowed in VARIABLES.items()
+        }
         self.fingerprint = digest.hexdigest()
+        self._shared = {
+            (name, few_shot): _count_shared(turns, few_shot)
+            for name, turns in self._turns.items()
+            for few_shot in (True, False)
+        }
 
     def render(self, template: str, conversation: Messages, /, **values: object) -> Messages:
         """The messages of `template`; `conversation` fills its `--- conversation` turns."""
@@ -80,10 +105,20 @@ class Templates:
                 for message in conversation:
                     _append(messages, message.role, message.content)
                 continue
-            text = turn.text if turn.render is None else turn.render(**values).strip()
-            if text:
+            if text := turn.said(**values):
                 _append(messages, turn.role, text)
         return tuple(messages)
+
+    def shared(self, template: str, few_shot: bool = True) -> int:
+        """How many leading messages of `template` are the same in every request, for a provider's prompt cache.
+
+        Holds for conversations that begin with a user's turn; one with a system turn shares less.
+        """
+        return self._shared[template, few_shot]
+
+    def _counts(self, name: str) -> bool:
+        """Whether the fingerprint depends on it."""
+        return name not in _LATER or name in self._paths or self.language != "en"
 
     def _parse(
         self, paths: tuple[Path, ...], allowed: frozenset[str], digest: Callable[[bytes], None]
@@ -127,15 +162,17 @@ class Templates:
                 raise ConfigError(f"{path}:{line}: this turn cannot be rendered: {error}") from error
         if used == {"few_shot"}:  # worked examples: the same text for all records, rendered once
             examples = cache(lambda few_shot: template.render(few_shot=few_shot))
-            return _Turn(role, None, lambda few_shot, **_: examples(few_shot))
+            return _Turn(role, None, lambda few_shot, **_: examples(few_shot), varies=False)
         if used:
             return _Turn(role, None, template.render)
-        return _Turn(role, template.render().strip(), None)
+        return _Turn(role, template.render().strip(), None, varies=False)
 
     def _file(self, name: str) -> Path:
         chosen = self._paths.get(name)
+        if chosen is not None:
+            return find("prompts", chosen)
         # By default the bundled one: a file in the current folder that happens to have its name is not asked for.
-        return bundled("prompts", name) if chosen is None else find("prompts", chosen)
+        return bundled("prompts", name if self.language == "en" else f"{self.language}/{name}")
 
     def _included(self, paths: tuple[Path, ...], name: str, line: int) -> Path:
         """A replaced template is replaced here too; else a file of that name beside; else the bundled one."""
@@ -150,12 +187,33 @@ class Templates:
         return path
 
 
-_IN_ORDER = tuple(VARIABLES.items())
 _FIELDS = frozenset(f"principle.{name}" for name in PRINCIPLE)
 _EXAMPLE: Mapping[str, object] = dict.fromkeys(set().union(*VARIABLES.values()), "text") | {
     "principle": SimpleNamespace(**dict.fromkeys(PRINCIPLE, "text") | {"weight": 1.0, "tags": ("text",)})
 }
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+
+
+def _uncounted(source: bytes) -> None:
+    pass
+
+
+def _count_shared(turns: Sequence[_Turn], few_shot: bool) -> int:
+    system = [turn for turn in turns if turn.role == "system"]  # goes to the front, wherever it stands
+    if any(turn.varies for turn in system):
+        return 0
+    others = [turn for turn in turns if turn.role != "system"]
+    fixed = list(takewhile(lambda turn: not turn.varies, others))
+    messages: list[Message] = []
+    for turn in (*system, *fixed):
+        if text := turn.said(few_shot=few_shot):
+            _append(messages, turn.role or "user", text)
+    for turn in others[len(fixed) :]:  # the next to be there joins the last one if it has its role
+        if messages and messages[-1].role == (turn.role or "user"):
+            return len(messages) - 1
+        if turn.role is None or (not turn.varies and turn.said(few_shot=few_shot)):
+            break
+    return len(messages)
 
 
 def _append(messages: list[Message], role: Role, text: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter", "refusal"]
+REFUSALS: tuple[FinishReason, ...] = ("refusal", "content_filter")
 Side = Literal["strong", "weak"]
 Outcome = Literal["ok", "dropped", "failed"]
 
@@ -163,7 +164,7 @@ class Record(Value, frozen=True):
     """A prompt and everything that was made from it. Stages return a new record with more in it.
 
     `outcome` is None while the record is under way. `id` is the hash of the prompt; `category` and
-    `source` ("file:row") come with the prompt.
+    `source` ("set:row") come with the prompt.
     """
 
     id: str
@@ -178,6 +179,10 @@ class Record(Value, frozen=True):
     reason: str | None = None
     stage: str | None = None  # where the record was dropped or failed
     detail: str | None = None  # the failure in words
+
+    @property
+    def prompt_set(self) -> str:
+        return (self.source or "").rpartition(":")[0]
 
     def having(self, **changes: Any) -> Record:  # Any: any field of the record
         """The same record with these fields replaced."""

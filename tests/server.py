@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server of ours: answers from a function, plants faults, and logs every request.
+"""A server with OpenAI's and Anthropic's routes: answers from a function, plants faults, and logs every request.
 
 In a test: `async with Server(answer) as server`. As a process of its own, which outlives the ones that
 are killed: `python -m tests.server LOG`, which prints its URL; LOG gets a line per request and per reply.
@@ -69,6 +69,7 @@ class Server:
     async def __aenter__(self) -> Server:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._post)
+        app.router.add_post("/v1/messages", self._post)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)

@@ -94,7 +94,7 @@ def test_set_reaches_into_short_forms_of_models_and_prompts(pipeline: Path) -> N
     settings = load(pipeline, "models.policy.concurrency=3", "models.critic=local", "prompts.column=text")
     assert settings.models["policy"] == ModelSpec(provider="scripted", concurrency=3)
     assert settings.models["critic"].provider == "local"
-    assert (settings.prompts.path, settings.prompts.column) == ("redteam", "text")
+    assert (settings.prompts[0].path, settings.prompts[0].column) == ("redteam", "text")
     option = load(pipeline, "models.judge.timeout_s=9", **{"models.judge": "openai/gpt-x"})
     assert option.models["judge"] == ModelSpec(provider="openai", model="gpt-x", timeout_s=9)
 
@@ -265,7 +265,7 @@ def test_limits_addresses_speed_and_export_are_no_part_of_the_meaning(
         ("seed=1", "seed: 0 -> 1"),
         ("sample.n=3", "stages[1].sample.n: 2 -> 3"),
         ("constitution=general", "constitution.name: safety -> general"),
-        ("prompts=helpful", "prompts.file: redteam.jsonl -> helpful.jsonl"),
+        ("prompts=helpful", "prompts.file: redteam -> helpful"),
         ("prompts.system=Hi", "prompts.hash: "),
         ("models.policy.extra_body={min_p: 0.1}", "models.policy.extra_body.min_p: None -> 0.1"),
         ("models.policy.script.seed=4", "models.policy.identity: "),
@@ -302,3 +302,16 @@ def test_revise_is_named_by_what_is_set() -> None:
     settings = load_settings("cai", {}, ["revise.rounds=1"])
     assert isinstance(settings.stages[1].revise, Revise)
     assert settings.stages[1].revise.rounds == 1
+
+
+def test_a_stage_for_prompts_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    settings = load_settings("cai", {}, ["revise.only=[calm]"])
+    with pytest.raises(ConfigError, match="stage 'revise' is only for the prompts 'calm'; there are: redteam"):
+        stages_of(settings, allow_code=False)
+
+
+def test_several_sets_of_prompts_need_names_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two sets have one name"):
+        load_settings("cai", {"prompts": ["redteam", {"path": "redteam", "system": "Be brief."}]})
+    settings = load_settings("cai", {"prompts": ["redteam", "helpful"]})
+    assert [one.label for one in settings.prompts] == ["redteam", "helpful"]

@@ -9,7 +9,7 @@ import pytest
 from rlaif.errors import ConfigError
 from rlaif.journal import Traits
 from rlaif.types import Message, Request
-from tests.lab import context
+from tests.lab import KIND, context
 
 MESSAGES = (Message("system", "Be brief."), Message("user", "Hello"))
 
@@ -78,3 +78,16 @@ async def test_draws_depend_on_seed_record_stage_and_step_and_calls_are_counted_
         await working.at("judge").ask("policy", MESSAGES)
         sent = {key: (tally.sent, tally.from_journal) for key, tally in working.tallies.items()}
         assert sent == {("revise", "policy"): (1, 0), ("judge", "policy"): (0, 1)}
+
+
+async def test_the_end_of_the_shared_prefix_goes_with_a_templates_request() -> None:
+    values = {"principle": KIND, "few_shot": True}
+    conversation = (Message("user", "a"), Message("assistant", "b"))
+    requests: list[Request] = []
+    async with context(lambda _: "Hi", requests) as working:
+        await working.ask_by("policy", "critique", conversation, values)
+        await working.ask_by("policy", "critique", (Message("system", "Be brief."), *conversation), values)
+    shared = working.templates.shared("critique", True)
+    assert shared == 7  # the system turn and three worked turns of each side
+    assert [request.shared for request in requests] == [shared, 0]
+    assert requests[0].messages[shared:][:2] == conversation

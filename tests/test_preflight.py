@@ -37,6 +37,14 @@ def no_temperature(body: Body) -> Reply:
     return able(body)
 
 
+def no_sampling(body: Body) -> Reply:
+    """Anthropic's newer models, as a gateway passes their words on."""
+    for parameter in ("temperature", "top_p"):
+        if parameter in body:
+            return refused("", f"`{parameter}` is deprecated for this model.", None)
+    return able(body)
+
+
 def no_seed(body: Body) -> Reply:
     if "seed" in body:
         return refused("seed", "Unsupported parameter: 'seed' is not supported with this model.")
@@ -127,6 +135,7 @@ async def llm_on(server: Server, folder: Path, *, api_key: str | None = None, **
     [
         (able, Traits(top_logprobs=20), None),
         (no_temperature, Traits(top_logprobs=20, rejected=("temperature",)), "does not take temperature"),
+        (no_sampling, Traits(top_logprobs=20, rejected=("temperature", "top_p")), "does not take temperature, top_p"),
         (no_seed, Traits(top_logprobs=20, rejected=("seed",)), "does not take seed"),
         (no_stop, Traits(top_logprobs=20, rejected=("stop",)), "does not take stop"),
         (five_logprobs, Traits(top_logprobs=5), None),
@@ -174,6 +183,13 @@ async def test_an_able_model_is_asked_once_with_the_providers_own_fields(tmp_pat
     assert request["top_k"] == 1
     assert {"temperature", "seed", "stop", "top_logprobs"} <= set(request)
     assert (tally.sent, tally.prompt_tokens) == (1, 7)
+
+
+async def test_top_p_is_tried_only_on_a_model_that_takes_no_temperature(tmp_path: Path) -> None:
+    async with Server(no_temperature) as server, llm_on(server, tmp_path) as llm:
+        await preflight(llm, Tally())
+    first, second = server.requests
+    assert ("top_p" in first, "temperature" in second, "top_p" in second) == (False, False, True)
 
 
 async def test_what_was_learned_is_remembered_by_the_next_run(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_a_name_of_two_kinds_must_be_said_in_full(installed: Path, here: Path) -
     assert resources.copy("cai", "constitutions", here.parent).read_text() == "constitutions"
 
 
+def test_a_file_in_a_folder_of_a_kind_is_named_with_the_folder_and_copied_without(here: Path) -> None:
+    assert "zh/critique" in resources.names("prompts")
+    assert resources.copy("zh/critique") == resources.copy("prompts/zh/revise").with_name("critique.jinja")
+    assert (here / "critique.jinja").read_bytes() == resources.bundled("prompts", "zh/critique").read_bytes()
+
+
 def test_a_copy_of_an_unknown_name_offers_a_close_one(here: Path) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'redteam'\?; there are: constitutions/general"):
         resources.copy("red-team")

@@ -266,3 +266,17 @@ async def test_a_bad_row_deep_in_the_file_ends_the_run_after_what_is_in_flight(b
     assert set(bench.calls.values()) == {1}
     assert len(bench.content()) == PART_RECORDS
     await bench.journal.close()
+
+
+async def test_a_stage_for_some_prompts_only_lets_the_others_pass(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    runner = bench.runner()
+    name, judge, context = runner._stages[1]
+    runner._stages[1] = (name, judge.model_copy(update={"only": ("red",)}), context)
+    records = [record.having(source=f"{'red' if i % 2 else 'calm'}:{i}") for i, record in enumerate(prompts(4))]
+    await runner.run(records)
+    done = list(bench.folder.records())
+    assert [bool(record.verdicts) for record in done] == [False, True, False, True]
+    assert {record.outcome for record in done} == {"ok"}
+    assert runner.progress.through_stage["judge"] == 2
+    await bench.journal.close()

@@ -78,16 +78,16 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
     first, second = records(write(tmp_path / name, rows))
     assert first.prompt == (Message("user", "What is 2: 3?"),)
     assert first.id == prompt_id(first.prompt)
-    assert (first.category, first.source) == ("maths", f"{name}:1")
+    assert (first.category, first.source) == ("maths", "p:1")
     assert second.prompt[0].content == 'Zwei\nZeilen, "so" 🙂'
-    assert (second.category, second.source) == (None, f"{name}:2")
+    assert (second.category, second.source) == (None, "p:2")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_duplicates_are_dropped_and_counted_and_the_limit_counts_unique_prompts(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [{"prompt": text} for text in "abacbd"])
-    reader = PromptReader(Prompts(path=str(path)))
-    assert [record.source for record in reader] == [f"{name}:{row}" for row in (1, 2, 4, 6)]
+    reader = PromptReader([Prompts(path=str(path))])
+    assert [record.source for record in reader] == [f"p:{row}" for row in (1, 2, 4, 6)]
     assert (reader.read, reader.duplicates) == (6, 2)
     assert texts(path, limit=3) == ["a", "b", "c"]
     assert texts(path, limit=0) == []
@@ -129,19 +129,19 @@ def test_a_system_prompt_is_put_before_prompts_without_one(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", names("data"))
 def test_every_bundled_prompt_set_is_read_without_duplicates(name: str) -> None:
-    reader = PromptReader(Prompts(path=name))
+    reader = PromptReader([Prompts(path=name)])
     found = list(reader)
-    assert len(found) >= 150
+    assert len(found) >= (40 if name.endswith(".zh") else 150)
     assert reader.duplicates == 0
     assert all(record.category for record in found)
-    assert found[0].source == f"{name}.jsonl:1"
+    assert found[0].source == f"{name}:1"
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv"])
 def test_a_byte_order_mark_and_windows_line_ends_are_tolerated(tmp_path: Path, name: str) -> None:
     content = '{"prompt": "a"}\r\n\r\n{"prompt": "b"}\r\n' if name == "p.jsonl" else "prompt,x\r\na,1\r\n\r\nb,2\r\n"
     path = _put(tmp_path / name, b"\xef\xbb\xbf" + content.encode())
-    assert [record.source for record in records(path)] == [f"{name}:1", f"{name}:2"]
+    assert [record.source for record in records(path)] == ["p:1", "p:2"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -283,3 +283,34 @@ def test_the_fingerprint_is_of_the_bytes_and_the_columns_not_of_the_place(tmp_pa
         Prompts(path=str(one), category_column=None), Prompts(path=str(one), system="s"),
     ]  # fmt: skip
     assert len({base, *map(fingerprint, others)}) == 5
+
+
+def test_several_sets_are_mixed_by_their_shares_whatever_the_limit(tmp_path: Path) -> None:
+    red = write(tmp_path / "red.jsonl", [{"prompt": f"r{i}"} for i in range(9)])
+    calm = write(tmp_path / "calm.jsonl", [{"prompt": f"c{i}"} for i in range(3)])
+    sets = [Prompts(path=str(red), share=2), Prompts(path=str(calm), name="kind")]
+    found = [(record.prompt_set, record.prompt[0].content) for record in PromptReader(sets)]
+    assert [text for _, text in found[:6]] == ["r0", "r1", "c0", "r2", "r3", "c1"]
+    assert sorted(text for _, text in found) == [f"c{i}" for i in range(3)] + [f"r{i}" for i in range(9)]
+    assert {name for name, _ in found} == {"red", "kind"}
+    assert [record.prompt[0].content for record in PromptReader(sets, 5)] == [text for _, text in found[:5]]
+
+
+def test_a_prompt_of_two_sets_is_there_once(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", [{"prompt": "a"}])
+    two = write(tmp_path / "two.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
+    reader = PromptReader([Prompts(path=str(one)), Prompts(path=str(two))])
+    assert [record.source for record in reader] == ["one:1", "two:2"]
+    assert reader.duplicates == 1
+
+
+def test_a_dataset_of_another_run_gives_its_prompts(tmp_path: Path) -> None:
+    (tmp_path / "set" / "preference").mkdir(parents=True)
+    write(tmp_path / "set" / "preference" / "train.parquet", [{"prompt": TWO_TURNS, "category": "x"}])
+    settings = Prompts(path=f"hf://{tmp_path}/set/preference")
+    (record,) = PromptReader([settings])
+    assert record.prompt[-1].content == TWO_TURNS[-1]["content"]
+    assert record.category == "x"
+    assert fingerprint(settings) != fingerprint(settings.model_copy(update={"category_column": None}))
+    with pytest.raises(ConfigError, match=r"no column 'text'; there are: prompt, category; choose with --set"):
+        list(PromptReader([settings.model_copy(update={"column": "text"})]))

@@ -50,9 +50,13 @@ def test_keys_are_pinned() -> None:
 
 
 def test_every_field_is_part_of_the_key() -> None:
-    assert set(OTHER) == set(Request.__struct_fields__), "a new field: say here how it changes the key"
+    assert set(OTHER) | {"shared"} == set(Request.__struct_fields__), "a new field: say here how it changes the key"
     for name, value in OTHER.items():
         assert msgspec.structs.replace(FULL, **{name: value}).key() != FULL.key(), name
+
+
+def test_a_hint_for_a_prompt_cache_is_no_part_of_the_key() -> None:
+    assert msgspec.structs.replace(FULL, shared=3).key() == FULL.key()
 
 
 json_values = st.recursive(

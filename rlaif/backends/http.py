@@ -130,7 +130,9 @@ def error_fields(raw: bytes) -> tuple[str, str, str | None]:
     if not isinstance(error, dict):
         return str(error)[:300], "", None
     message = error.get("message") or error.get("detail") or str(error)
-    code = f"{error.get('code') or ''} {error.get('type') or ''}"
+    details = error.get("details")  # Anthropic's place for the stable name of a cause
+    cause = details.get("error_code") if isinstance(details, dict) else None
+    code = f"{error.get('code') or ''} {error.get('type') or ''} {cause or ''}"
     parameter = error.get("param")
     return str(message)[:500], code, parameter if isinstance(parameter, str) else None
 
@@ -141,7 +143,16 @@ _STATUS_KINDS: dict[int, ProviderErrorKind] = {
     403: "auth",
     404: "not_found",
     408: "timeout",
+    413: "context_length",
 }
+# No money or no account is no rate: waiting does not help.
+_NO_ACCOUNT = re.compile(
+    "insufficient_quota|credit balance is too low|spend_limit_reached|specified api usage limits"
+    "|organization_on_hold|organization has been disabled"
+)
+_TOO_LONG = re.compile(
+    "context_length|exceed_context|exceed context limit|maximum context|max_model_len|prompt is too long"
+)
 
 
 def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
@@ -152,14 +163,15 @@ def error_kind(status: int, text: str, code: str) -> ProviderErrorKind:
         return "unsupported"  # OpenAI's reasoning models: "You are not allowed to request logprobs from this model"
     if status in _STATUS_KINDS:
         return _STATUS_KINDS[status]
+    if status in (400, 429) and _NO_ACCOUNT.search(said):
+        return "auth"
     if status == 429:
-        # No money is no rate: waiting does not help.
-        return "auth" if "insufficient_quota" in said else "rate_limit"
+        return "rate_limit"
     if status >= 500:
         return "server"
-    if "context_length" in said or "exceed_context" in said or "maximum context" in said or "max_model_len" in said:
+    if _TOO_LONG.search(said):
         return "context_length"
-    if "content_filter" in said or "content management policy" in said:
+    if "content_filter" in said or "content management policy" in said or "content filtering policy" in said:
         return "content_filter"
     if "unsupported" in said or "not supported" in said or "does not support" in said or "unrecognized" in said:
         return "unsupported"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from rlaif.export.recipes import recipe_name
-from rlaif.export.settings import ExportSettings
+from rlaif.export.settings import Config, ExportSettings
 from rlaif.export.tally import ExportSummary, JudgeStats
 from rlaif.statistics import wilson
 from rlaif.version import __version__
@@ -69,15 +69,12 @@ def _origin(about: About) -> str:
 def _use(summary: ExportSummary) -> str:
     if not summary.rows:
         return "## Use\n\nNo rows were written; the counts below say why.\n"
-    config, *others = summary.rows
-    also = f"  # also: {', '.join(others)}" if others else ""
-    recipe = recipe_name(config)
-    method = recipe.removeprefix("trl-").removesuffix(".yaml")
-    return (
-        "## Use\n\n```python\nimport datasets\n\n"
-        f'datasets.load_dataset("FOLDER", "{config}"){also}\n```\n\n'
-        f"```sh\ncd FOLDER && trl {method} --config {recipe}\n```\n"
-    )
+    configs = "\n".join(f"- `{config}`: {_CONFIGS[config]}" for config in summary.rows)
+    load = f'```python\nimport datasets\n\ndatasets.load_dataset("FOLDER", "{next(iter(summary.rows))}")\n```\n'
+    recipes = [recipe for config in summary.rows if (recipe := recipe_name(config))]
+    commands = [f"trl {recipe.removeprefix('trl-').removesuffix('.yaml')} --config {recipe}" for recipe in recipes]
+    train = "\n```sh\n" + "\n".join(["cd FOLDER", *commands]) + "\n```\n" if recipes else ""
+    return f"## Use\n\n{configs}\n\n{load}{train}"
 
 
 def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
@@ -91,12 +88,15 @@ def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
         f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters chosen, "
         f"{summary.rejected_chars:.0f} rejected.\n"
     )
-    order = "the same winner in both orders" if settings.require_consistent else "either order may disagree"
-    return (
-        f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n"
-        f"A pair needs p >= {settings.min_p} ({order}); `p`, the judge's probability that chosen beats rejected, is a "
-        f"soft label. Splits are by prompt.\n" + (lengths if summary.pairs else "")
+    return f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n" + (
+        f"{_rule(settings)}Splits are by prompt.\n{lengths}" if summary.pairs else "Splits are by prompt.\n"
     )
+
+
+def _rule(settings: ExportSettings) -> str:
+    order = "the same winner in both orders" if settings.require_consistent else "either order may disagree"
+    least = f"; any pair needs a margin >= {settings.min_margin}" if settings.min_margin else ""
+    return f"A pair by verdicts needs p >= {settings.min_p} ({order}){least}. "
 
 
 def _judges(summary: ExportSummary) -> str:
@@ -127,6 +127,18 @@ def _code(text: str) -> str:
     """Inline code that the text cannot leave, in a table neither."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
 
+
+_CONFIGS: dict[Config, str] = {
+    "preference": "pairs, for DPO. `p`, the judge's probability that chosen beats rejected, is a soft label; "
+    "it is empty for pairs by score and by side, which no judge compared.",
+    "sft": "prompts with a revised, chosen or sampled completion.",
+    "kto": "completions with a label, true if chosen.",
+    "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1 (0 if nobody judged), is in the "
+    "reward's own unit, log-odds: the loss is -log sigmoid(reward(chosen) - reward(rejected) - margin).",
+    "scores": "rated completions. `score`, the mean of `scores`, is from -1 to 1; `win_rate` is against the prompt's "
+    "other responses, empty where they were not compared.",
+    "prompts": "prompts only, for GRPO or RLOO with a reward of your own.",
+}
 
 _LIMITS = """\
 ## Known limits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean
 
 from rlaif.types import Record
@@ -39,15 +39,16 @@ class Comparison:
 class Comparisons:
     """Looks verdicts up by text, so that it does not matter which of two equal candidates was judged.
 
-    `texts` holds the candidates that count; `distinct` is the first index of each text.
+    `texts` holds the candidates that say something; `distinct` is the first index of each text.
     """
 
-    def __init__(self, record: Record, texts: Mapping[int, str]) -> None:
+    def __init__(self, record: Record) -> None:
+        self.texts = {i: text for i in record.candidates() if (text := record.responses[i].text.strip())}
         first: dict[str, int] = {}
-        for i, text in texts.items():
+        for i, text in self.texts.items():
             first.setdefault(text, i)
         self.distinct = tuple(first.values())
-        self._first = {i: first[text] for i, text in texts.items()}
+        self._first = {i: first[text] for i, text in self.texts.items()}
         self._between: dict[tuple[int, int], Comparison | None] = {}
         self._read(record)
 
@@ -60,6 +61,19 @@ class Comparisons:
         low, high = self._key(a, b)
         comparison = self._between.get((low, high))
         return comparison if comparison is None or self._first[a] == low else comparison.mirrored()
+
+    def complete(self) -> bool:
+        """Whether a judge was asked about each two of them."""
+        return all(self.asked(a, b) for a, b in combinations(self.distinct, 2))
+
+    def win_rates(self) -> dict[int, float]:
+        """Each candidate's mean probability to beat the others; who has no usable verdict is missing."""
+        wins: dict[int, list[float]] = {i: [] for i in self.distinct}
+        for a, b in combinations(self.distinct, 2):
+            if comparison := self.of(a, b):
+                wins[a].append(comparison.p)
+                wins[b].append(1 - comparison.p)
+        return {i: fmean(rates) for i, first in self._first.items() if (rates := wins[first])}
 
     def _key(self, a: int, b: int) -> tuple[int, int]:
         low, high = sorted((self._first[a], self._first[b]))

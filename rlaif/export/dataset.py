@@ -38,19 +38,31 @@ def export_dataset(
                     continue
                 pairs, reason = pairs_of(record, settings, floor)
                 tally.add(record, pairs, reason)
-                rows = rows_of(record, pairs)
-                for config in settings.configs:
-                    datasets.write(config, split_of(record, settings.test_fraction), rows[config])
-        if tally.no_pair["no_verdict"] and not tally.judged:
-            raise ConfigError(
-                "pairs need a judge and no record was judged: add a 'judge' stage, or set export.pairs: []"
-            )
+                for config, rows in rows_of(record, pairs, settings).items():
+                    datasets.write(config, split_of(record, settings.test_fraction), rows)
+        _check_evidence(tally)
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
         (partial / "README.md").write_text(card(summary, settings, about), encoding="utf-8")
         for config, splits in written.items():
-            (partial / recipe_name(config)).write_text(recipe(config, splits), encoding="utf-8")
+            if name := recipe_name(config):
+                (partial / name).write_text(recipe(config, splits), encoding="utf-8")
     return summary
+
+
+def _check_evidence(tally: Tally) -> None:
+    if tally.strategies:
+        return
+    if tally.no_pair["no_verdict"] and not tally.judged:
+        raise ConfigError(
+            "pairs need a judge and no record was judged: add a 'judge' stage (or 'rate', enough for best_vs_*), "
+            "or set export.pairs: []"
+        )
+    if tally.no_pair["one_sided"] and not tally.sided:
+        raise ConfigError(
+            "strong_vs_weak needs responses with a side and none has one: "
+            "add 'sample' stages with side: strong and side: weak, or set export.pairs: []"
+        )
 
 
 def _floor(records: Callable[[], Iterable[Record]], q: float | None) -> float | None:

@@ -1,30 +1,31 @@
-"""Verdicts -> preference pairs, purely: the same record and settings give the same pairs."""
+"""Verdicts, scores, sides -> preference pairs, purely: the same record and settings give the same pairs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import combinations
 from statistics import fmean
 from typing import Literal
 
 from rlaif.errors import ConfigError
 from rlaif.export.comparisons import Comparison, Comparisons
 from rlaif.export.settings import ExportSettings, Strategy
-from rlaif.types import Record
+from rlaif.types import Record, Score, Side
 
 NoPair = Literal[
     "single_candidate",  # fewer than two live candidates
     "identical",  # they all say the same
     "no_revision",  # no live revision beside its live first draft
+    "one_sided",  # no live strong response beside a live weak one
     "no_verdict",  # nothing was judged
     "unparsed",  # the judge was asked and gave no usable answer
-    "unscored",  # a quality floor, but no pointwise score
+    "unscored",  # fewer than two candidates have a pointwise score, or a quality floor and none
     "low_quality",  # the rejected response is below the floor
     "tie",
     "inconsistent",  # the winner changes with the order
-    "low_margin",  # p < min_p
+    "low_margin",  # p < min_p, or margin < min_margin
     "revision_not_better",
+    "weak_preferred",
 ]
 TIE = 0.005  # p that rounds to 0.50 prefers nothing
 _ROUNDING = 1e-9  # (0.6 + 0.7) / 2 is a hair under 0.65
@@ -32,28 +33,33 @@ _ROUNDING = 1e-9  # (0.6 + 0.7) / 2 is a hair under 0.65
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """`p` is the judge's probability that `chosen` beats `rejected`: a soft label.
+    """`p` is the judge's probability that `chosen` beats `rejected`: a soft label; None if none compared the two.
 
     `margin` is how much higher chosen's quality is (0 to 1): the difference of win rates over all
-    candidates for best_vs_worst, 2p - 1 for revision_vs_original.
+    candidates or half that of mean scores for best_vs_*, else 2p - 1; None if nobody judged.
     """
 
     chosen: int
     rejected: int
-    margin: float
-    p: float
+    margin: float | None
+    p: float | None
     strategy: Strategy
-    judges: tuple[str, ...]
-    principles: tuple[str, ...]
+    judges: tuple[str, ...] = ()
+    principles: tuple[str, ...] = ()
     reasoned: bool = False
 
     @property
-    def soft_label(self) -> float:
+    def by(self) -> Literal["verdict", "score", "side"]:
+        """What says that chosen is better."""
+        return "verdict" if self.p is not None else "side" if self.margin is None else "score"
+
+    @property
+    def soft_label(self) -> float | None:
         """`p` as it is exported: in [0.40, 0.60] after reasoning, which drives it to 0 and 1.
 
         Bai et al. 2022 (arXiv:2212.08073), section 4.1. Thresholds look at `p` itself.
         """
-        return min(0.6, max(0.4, self.p)) if self.reasoned else self.p
+        return self.p if self.p is None or not self.reasoned else min(0.6, max(0.4, self.p))
 
 
 def pairs_of(
@@ -68,34 +74,55 @@ def pairs_of(
     candidates = _Candidates(record, floor)
     found: list[Pair] = []
     reasons: list[NoPair] = []
-    for strategy in sorted(settings.pairs, key=lambda name: blake2b(f"{record.id}/{name}".encode()).digest()):
-        outcome = _STRATEGIES[strategy](candidates, settings)
-        if isinstance(outcome, str):
-            reasons.append(outcome)
-        else:  # two strategies may name the same two texts: one pair
-            found += [pair for pair in outcome if candidates.texts_of(pair) not in map(candidates.texts_of, found)]
+    for strategy in sorted(settings.pairs, key=lambda name: _chance(record, name)):
+        for outcome in _STRATEGIES[strategy](candidates, settings):
+            if isinstance(outcome, str):
+                reasons.append(outcome)
+            elif candidates.texts_of(outcome) not in map(candidates.texts_of, found):
+                found.append(outcome)  # two strategies may name the same two texts: one pair
     if found:
         return tuple(found[: settings.max_pairs_per_prompt]), None
     return (), reasons[0]
 
 
+def scores_of(record: Record, response: int) -> list[tuple[Score, float]]:
+    """A response's pointwise scores and their values; a judge that gave no rating is no score."""
+    return [(score, score.value) for score in record.scores if score.response == response and score.value is not None]
+
+
 def score_of(record: Record, response: int) -> float | None:
-    """The mean of a response's pointwise scores."""
-    values = [score.value for score in record.scores if score.response == response and score.value is not None]
+    """The mean over judges and principles, from -1 to 1."""
+    values = [value for _, value in scores_of(record, response)]
     return fmean(values) if values else None
 
 
+def _chance(record: Record, what: str) -> bytes:
+    return blake2b(f"{record.id}/{what}".encode()).digest()
+
+
 class _Candidates:
-    """A record's live candidates that say something, and the verdicts on them."""
+    """A record's live candidates that say something, and what was said of them."""
 
     def __init__(self, record: Record, floor: float | None) -> None:
         self.record = record
         self.floor = floor
-        self.texts = {i: text for i in record.candidates() if (text := record.responses[i].text.strip())}
-        self.comparisons = Comparisons(record, self.texts)
+        self.comparisons = Comparisons(record)
+        self.texts = self.comparisons.texts
+
+    @property
+    def scored(self) -> bool:
+        """Whether their quality is their scores: where verdicts do not compare them all."""
+        return bool(self.record.scores) and not (self.record.verdicts and self.comparisons.complete())
 
     def texts_of(self, pair: Pair) -> set[str]:
         return {self.texts[pair.chosen], self.texts[pair.rejected]}
+
+    def of_side(self, side: Side) -> list[int]:
+        first: dict[str, int] = {}  # each text once
+        for i, text in self.texts.items():
+            if self.record.responses[i].side == side:
+                first.setdefault(text, i)
+        return list(first.values())
 
     def barred(self, response: int) -> NoPair | None:
         """Why the response must not be a rejected one: with a floor, its pointwise score must reach it."""
@@ -104,62 +131,124 @@ class _Candidates:
         score = score_of(self.record, response)
         return "unscored" if score is None else "low_quality" if score < self.floor else None
 
-    def ask(self, a: int, b: int, needs: str) -> Comparison | None:
-        if not self.comparisons.asked(a, b):
-            raise ConfigError(f"pairing strategy {needs} (record {self.record.id})")
-        return self.comparisons.of(a, b)
+    def quality(self, strategy: Strategy) -> dict[int, float] | NoPair:
+        """Win rates, or half of mean scores: differences are from 0 to 1 either way."""
+        distinct = self.comparisons.distinct
+        if self.scored:
+            scores = {i: score / 2 for i in distinct if (score := score_of(self.record, i)) is not None}
+            return scores if len(scores) > 1 else "unscored"
+        if not self.record.verdicts:
+            return "no_verdict"
+        if not self.comparisons.complete():
+            raise self.lacking(strategy, "between all candidates", "[all]")
+        rates = self.comparisons.win_rates()
+        return {i: rates[i] for i in distinct if i in rates} or "unparsed"
+
+    def lacking(self, strategy: Strategy, which: str, comparisons: str) -> ConfigError:
+        return ConfigError(
+            f"pairing strategy '{strategy}' needs verdicts {which}: "
+            f"add a 'judge' stage with comparisons: {comparisons} (record {self.record.id})"
+        )
 
 
-def _best_vs_worst(candidates: _Candidates, settings: ExportSettings) -> list[Pair] | NoPair:
-    """The candidate with the highest win rate against the one with the lowest."""
-    distinct = candidates.comparisons.distinct
-    if len(distinct) < 2:
-        return "single_candidate" if len(candidates.texts) < 2 else "identical"
-    if not candidates.record.verdicts:
-        return "no_verdict"
-    wins: dict[int, list[float]] = {i: [] for i in distinct}
-    for a, b in combinations(distinct, 2):
-        if comparison := candidates.ask(a, b, _NEEDS_ALL):
-            wins[a].append(comparison.p)
-            wins[b].append(1 - comparison.p)
-    quality = {i: fmean(rates) for i, rates in wins.items() if rates}
-    if not quality:
-        return "unparsed"
-    best = max(quality, key=lambda i: (quality[i], -i))
-    others = sorted((i for i in quality if i != best), key=lambda i: (quality[i], i))
-    worst = next((i for i in others if candidates.barred(i) is None), None)
-    if worst is None:
+def _best_vs_worst(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
+    """The candidate of the highest quality against the one of the lowest."""
+    return [_best_against("best_vs_worst", candidates, settings)]
+
+
+def _best_vs_random(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
+    """The best candidate against any other: rejected ones of every quality (Zephyr, arXiv:2310.16944; Tulu 3)."""
+    return [_best_against("best_vs_random", candidates, settings)]
+
+
+def _best_against(
+    strategy: Literal["best_vs_worst", "best_vs_random"], candidates: _Candidates, settings: ExportSettings
+) -> Pair | NoPair:
+    record, texts = candidates.record, candidates.texts
+    if len(candidates.comparisons.distinct) < 2:
+        return "single_candidate" if len(texts) < 2 else "identical"
+    quality = candidates.quality(strategy)
+    if isinstance(quality, str):
+        return quality
+    best, *others = sorted(quality, key=lambda i: (-quality[i], i))
+    if strategy == "best_vs_worst":
+        others.sort(key=lambda i: (quality[i], i))
+    else:  # by what they say, so that their order does not matter
+        others.sort(key=lambda i: _chance(record, texts[i]))
+    rejected = next((i for i in others if candidates.barred(i) is None), None)
+    if rejected is None:
         return candidates.barred(others[0]) or "low_quality"
-    comparison = candidates.ask(best, worst, _NEEDS_ALL)
-    return _judged(comparison, best, worst, quality[best] - quality[worst], "best_vs_worst", settings)
+    margin = quality[best] - quality[rejected]
+    if candidates.scored:
+        return _scored(record, best, rejected, margin, strategy, settings)
+    return _judged(candidates.comparisons.of(best, rejected), best, rejected, margin, strategy, settings)
 
 
-def _revision_vs_original(candidates: _Candidates, settings: ExportSettings) -> list[Pair] | NoPair:
-    """Each last revision against its first draft, kept only where the judge prefers the revision."""
+def _revision_vs_original(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
+    """Each last revision against its first draft, kept only where the judge prefers the revision; clearest first."""
     texts, record = candidates.texts, candidates.record
     chains = [(i, draft) for i in texts if (draft := record.draft_of(i)) != i and draft in texts]
     if not chains:
-        return "no_revision"
+        return ["no_revision"]
     if not record.verdicts and any(texts[revision] != texts[draft] for revision, draft in chains):
-        return "no_verdict"
+        return ["no_verdict"]
     strict = settings.model_copy(update={"require_consistent": True})
     outcomes = [_revised(candidates, revision, draft, strict) for revision, draft in chains]
-    found = [pair for outcome in outcomes if not isinstance(outcome, str) for pair in outcome]
-    if found:
-        return sorted(found, key=lambda pair: (-pair.p, pair.chosen))
-    return outcomes[0]
+    return sorted(outcomes, key=lambda one: 0.0 if isinstance(one, str) else -(one.p or 0.0))
 
 
-def _revised(candidates: _Candidates, revision: int, draft: int, settings: ExportSettings) -> list[Pair] | NoPair:
+def _revised(candidates: _Candidates, revision: int, draft: int, settings: ExportSettings) -> Pair | NoPair:
     if candidates.texts[revision] == candidates.texts[draft]:
         return "identical"
-    comparison = candidates.ask(revision, draft, _NEEDS_REVISIONS)
+    if not candidates.comparisons.asked(revision, draft):
+        raise candidates.lacking("revision_vs_original", "of revisions against their drafts", "[revisions] or [all]")
     if barred := candidates.barred(draft):
         return barred
+    comparison = candidates.comparisons.of(revision, draft)
     if comparison is not None and comparison.p <= 0.5 - TIE:
         return "revision_not_better"
     margin = 2 * comparison.p - 1 if comparison else 0.0
     return _judged(comparison, revision, draft, margin, "revision_vs_original", settings)
+
+
+def _strong_vs_weak(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
+    """The i-th response of the strong model or prompt against the i-th of the weak one.
+
+    Delta learning (Geng et al. 2025, arXiv:2507.06187), contrasting prompts (RLCD, arXiv:2307.12950).
+    """
+    strong, weak = candidates.of_side("strong"), candidates.of_side("weak")
+    if not strong or not weak:
+        return ["one_sided"]
+    return [_sided(candidates, *pair, settings) for pair in zip(strong, weak, strict=False)]
+
+
+def _sided(candidates: _Candidates, strong: int, weak: int, settings: ExportSettings) -> Pair | NoPair:
+    """Needs no verdict, but must not go against one."""
+    if candidates.texts[strong] == candidates.texts[weak]:
+        return "identical"
+    if barred := candidates.barred(weak):
+        return barred
+    seen = candidates.comparisons.of(strong, weak)
+    if seen is None:
+        return Pair(strong, weak, None, None, "strong_vs_weak")
+    if seen.p <= 0.5 - TIE:
+        return "weak_preferred"
+    margin = max(0.0, 2 * seen.p - 1)
+    if margin < settings.min_margin - _ROUNDING:
+        return "low_margin"
+    return Pair(strong, weak, margin, seen.p, "strong_vs_weak", seen.judges, seen.principles, seen.reasoned)
+
+
+def _scored(
+    record: Record, chosen: int, rejected: int, margin: float, strategy: Strategy, settings: ExportSettings
+) -> Pair | NoPair:
+    if margin < TIE:
+        return "tie"
+    if margin < settings.min_margin - _ROUNDING:
+        return "low_margin"
+    scores = [score for i in (chosen, rejected) for score, _ in scores_of(record, i)]
+    judges, principles = {score.judge for score in scores}, {score.principle for score in scores}
+    return Pair(chosen, rejected, margin, None, strategy, tuple(sorted(judges)), tuple(sorted(principles)))
 
 
 def _judged(
@@ -169,7 +258,7 @@ def _judged(
     margin: float,
     strategy: Strategy,
     settings: ExportSettings,
-) -> list[Pair] | NoPair:
+) -> Pair | NoPair:
     """The pair, if the two's own comparison says so clearly enough."""
     if comparison is None:
         return "unparsed"
@@ -178,14 +267,14 @@ def _judged(
         return "tie"
     if settings.require_consistent and not comparison.consistent:
         return "inconsistent"
-    if p < max(settings.min_p - _ROUNDING, 0.5):
+    if p < max(settings.min_p - _ROUNDING, 0.5) or margin < settings.min_margin - _ROUNDING:
         return "low_margin"
-    return [Pair(chosen, rejected, margin, p, strategy, comparison.judges, comparison.principles, comparison.reasoned)]
+    return Pair(chosen, rejected, margin, p, strategy, comparison.judges, comparison.principles, comparison.reasoned)
 
 
-_NEEDS_ALL = "'best_vs_worst' needs verdicts between all candidates: add a 'judge' stage with comparisons: [all]"
-_NEEDS_REVISIONS = (
-    "'revision_vs_original' needs verdicts of revisions against their drafts: "
-    "add a 'judge' stage with comparisons: [revisions] or [all]"
-)
-_STRATEGIES = {"best_vs_worst": _best_vs_worst, "revision_vs_original": _revision_vs_original}
+_STRATEGIES = {
+    "best_vs_worst": _best_vs_worst,
+    "best_vs_random": _best_vs_random,
+    "revision_vs_original": _revision_vs_original,
+    "strong_vs_weak": _strong_vs_weak,
+}

@@ -21,6 +21,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 _STRINGS = pa.list_(pa.string())
 _FROM = [("id", pa.string()), ("category", pa.string())]
 _COMPLETION = [("prompt", _MESSAGES), ("completion", _MESSAGES)]
+_SCORE = pa.struct([("judge", pa.string()), ("principle", pa.string()), ("value", pa.float64())])
 SCHEMAS: dict[Config, Any] = {  # Any: pyarrow ships no types
     "preference": pa.schema(
         [
@@ -37,11 +38,25 @@ SCHEMAS: dict[Config, Any] = {  # Any: pyarrow ships no types
     ),
     "sft": pa.schema([*_COMPLETION, ("principle", pa.string()), *_FROM]),
     "kto": pa.schema([*_COMPLETION, ("label", pa.bool_()), *_FROM]),
+    "reward": pa.schema(
+        [("chosen", _MESSAGES), ("rejected", _MESSAGES), ("margin", pa.float64()), *_FROM, ("p", pa.float64())]
+    ),
+    "scores": pa.schema(
+        [
+            *_COMPLETION,
+            ("score", pa.float64()),
+            ("scores", pa.list_(_SCORE)),
+            ("win_rate", pa.float64()),
+            ("model", pa.string()),
+            *_FROM,
+        ]
+    ),
+    "prompts": pa.schema([("prompt", _MESSAGES), *_FROM]),
 }
 
 
-def file_name(split: Split) -> str:
-    return f"{split}-00000-of-00001.parquet"
+def file_name(split: Split, number: int = 0, of: int = 1) -> str:
+    return f"{split}-{number:05}-of-{of:05}.parquet"
 
 
 class Datasets:
@@ -78,16 +93,17 @@ class Datasets:
             self._give_train_its_rows()
 
     def _give_train_its_rows(self) -> None:
-        """In a tiny run all rows may have fallen to test; a dataset without train is of no use.
+        """Where all rows of a configuration fell to test, as in a tiny run, nothing can be trained on.
 
-        All configurations or none: a prompt must not be in one's train and another's test.
+        Then all configurations give up their test split: a prompt must not be in one's train and another's test.
         """
-        if any("train" in counts for counts in self.rows.values()):
+        if all("train" in counts for counts in self.rows.values()):
             return
         for config, counts in self.rows.items():
-            folder = self._folder / config
-            (folder / file_name("test")).rename(folder / file_name("train"))
-            counts["train"] = counts.pop("test")
+            files = [self._folder / config / file_name(split) for split in ("train", "test") if split in counts]
+            for number, file in enumerate(files):
+                file.rename(file.with_name(file_name("train", number, len(files))))
+            self.rows[config] = {"train": sum(counts.values())}
 
 
 class _File:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Literal
 
-from rlaif.export.pairs import Pair
-from rlaif.export.settings import Config
+from rlaif.export.comparisons import Comparisons
+from rlaif.export.pairs import Pair, scores_of
+from rlaif.export.settings import Config, ExportSettings, SftKind
 from rlaif.types import Record, prompt_id
 
 Row = dict[str, object]
@@ -18,12 +20,16 @@ def split_of(record: Record, test_fraction: float) -> Split:
     return "test" if int(prompt_id(record.prompt), 16) < test_fraction * 2**64 else "train"
 
 
-def rows_of(record: Record, pairs: Sequence[Pair]) -> dict[Config, list[Row]]:
-    return {
+def rows_of(record: Record, pairs: Sequence[Pair], settings: ExportSettings) -> dict[Config, list[Row]]:
+    rows: dict[Config, list[Row]] = {
         "preference": [_preference(record, pair) for pair in pairs],
-        "sft": _sft(record, pairs),
+        "sft": _sft(record, pairs, settings.sft),
         "kto": _kto(record, pairs),
+        "reward": [_reward(record, pair) for pair in pairs],
+        "scores": _scores(record),
+        "prompts": [{"prompt": _prompt(record), **_from(record)}],
     }
+    return {config: rows[config] for config in settings.configs}
 
 
 def _preference(record: Record, pair: Pair) -> Row:
@@ -32,8 +38,7 @@ def _preference(record: Record, pair: Pair) -> Row:
         "prompt": _prompt(record),
         "chosen": _completion(record, pair.chosen),
         "rejected": _completion(record, pair.rejected),
-        "id": record.id,
-        "category": record.category,
+        **_from(record),
         "p": pair.soft_label,
         "margin": pair.margin,
         "strategy": pair.strategy,
@@ -44,16 +49,32 @@ def _preference(record: Record, pair: Pair) -> Row:
     }
 
 
-def _sft(record: Record, pairs: Sequence[Pair]) -> list[Row]:
-    """The live revisions of all steps (SL-CAI, section 3 of Bai et al. 2022); without any, the chosen responses.
+def _reward(record: Record, pair: Pair) -> Row:
+    """Whole conversations. RewardTrainer subtracts `margin` inside the sigmoid and takes no None."""
+    return {
+        "chosen": _prompt(record) + _completion(record, pair.chosen),
+        "rejected": _prompt(record) + _completion(record, pair.rejected),
+        "margin": pair.margin or 0.0,
+        **_from(record),
+        "p": pair.soft_label,
+    }
 
-    A record whose revisions were all filtered out gives nothing: its drafts are what was to be revised.
+
+def _sft(record: Record, pairs: Sequence[Pair], kinds: Iterable[SftKind]) -> list[Row]:
+    """The live revisions of all steps (SL-CAI, section 3 of Bai et al. 2022), or what else `kinds` names.
+
+    Where revisions come first, a record whose revisions were all filtered out gives nothing: its drafts are
+    what was to be revised.
     """
-    revisions = [i for i, response in enumerate(record.responses) if response.revises is not None]
-    live = set(record.live())
-    kept = [i for i in revisions if i in live and record.responses[i].finish_reason == "stop"]
+    revised = any(response.revises is not None for response in record.responses)
+    whole = [i for i in record.live() if record.responses[i].finish_reason == "stop"]
+    found: dict[SftKind, list[int] | None] = {  # None: not of this kind, try the next
+        "revisions": [i for i in whole if record.responses[i].revises is not None] if revised else None,
+        "chosen": [pair.chosen for pair in pairs] or None,
+        "drafts": None if revised else whole,
+    }
     rows: dict[str, Row] = {}  # each text once
-    for i in kept if revisions else [pair.chosen for pair in pairs]:
+    for i in next((of_kind for kind in kinds if (of_kind := found[kind]) is not None), []):
         if text := record.responses[i].text.strip():
             rows.setdefault(text, _labelled(record, i, principle=record.responses[i].principle))
     return list(rows.values())
@@ -67,11 +88,29 @@ def _kto(record: Record, pairs: Sequence[Pair]) -> list[Row]:
     return list(rows.values())
 
 
+def _scores(record: Record) -> list[Row]:
+    """The live responses that a judge rated; a failed rating is left out."""
+    rates = Comparisons(record).win_rates() if record.scores else {}
+    return [
+        _labelled(
+            record,
+            i,
+            score=fmean(value for _, value in scores),
+            scores=[{"judge": score.judge, "principle": score.principle, "value": value} for score, value in scores],
+            win_rate=rates.get(i),
+            model=record.responses[i].model,
+        )
+        for i in record.live()
+        if (scores := scores_of(record, i))
+    ]
+
+
 def _labelled(record: Record, response: int, **columns: object) -> Row:
-    completion = _completion(record, response)
-    return {
-        "prompt": _prompt(record), "completion": completion, **columns, "id": record.id, "category": record.category
-    }  # fmt: skip
+    return {"prompt": _prompt(record), "completion": _completion(record, response), **columns, **_from(record)}
+
+
+def _from(record: Record) -> Row:
+    return {"id": record.id, "category": record.category}
 
 
 def _prompt(record: Record) -> list[Row]:

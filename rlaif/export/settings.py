@@ -6,22 +6,28 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Strategy = Literal["best_vs_worst", "revision_vs_original"]
-Config = Literal["preference", "sft", "kto"]
+Strategy = Literal["best_vs_worst", "best_vs_random", "revision_vs_original", "strong_vs_weak"]
+Config = Literal["preference", "sft", "kto", "reward", "scores", "prompts"]
+SftKind = Literal["revisions", "chosen", "drafts"]
 
 
 class ExportSettings(BaseModel):
-    """How pairs are made from verdicts and which datasets are written.
+    """How pairs are made and which datasets are written; a dataset without rows is not.
 
     `pairs`: with several strategies each prompt has its own order of trying them, drawn from its id,
     so that the mix is even where all of them succeed; `()` writes no pairs (a run without a judge).
     `min_p`: least probability that chosen beats rejected, averaged over both orders, judges and principles.
-    `require_consistent`: chosen must win in both orders; a revision must in any case.
+    `require_consistent`: chosen must win in both orders; a revision must in any case. Neither applies to
+    pairs by score or by side.
+    `min_margin`: least margin, from 0 to 1; applies to all pairs but those that nobody judged.
     `quality_floor`: a run-wide quantile (0.25 = the 25th percentile) that the rejected response's mean
     pointwise score must reach, so that chosen is not merely better than junk. None unless the run has
     pointwise scores: a win rate is relative to its own prompt, the worst of four always has one near 0,
     and a run-wide quantile of win rates would only throw away the clearest pairs.
     `test_fraction`: of prompts, by their hash: a prompt stays on its side when the run grows.
+    `sft`: a record gives the responses of the first kind that it has. `revisions` are those of all steps;
+    a record that was revised has them even if all were filtered out, and then gives nothing. `drafts` are
+    the live responses of records that were never revised, such as helpful prompts (section 3 of Bai et al. 2022).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,12 +35,16 @@ class ExportSettings(BaseModel):
     pairs: tuple[Strategy, ...] = ("best_vs_worst",)
     min_p: float = Field(default=0.65, ge=0.5, le=1.0)
     require_consistent: bool = True
+    min_margin: float = Field(default=0.0, ge=0.0, le=1.0)
     quality_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
     max_pairs_per_prompt: int = Field(default=1, ge=1)  # unique prompts beat more pairs a prompt (Tulu 3)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
-    configs: tuple[Config, ...] = Field(default=("preference", "sft", "kto"), min_length=1)
+    sft: tuple[SftKind, ...] = Field(default=("revisions", "chosen"), min_length=1)
+    configs: tuple[Config, ...] = Field(
+        default=("preference", "sft", "kto", "reward", "scores", "prompts"), min_length=1
+    )
 
-    @field_validator("pairs", "configs")
+    @field_validator("pairs", "sft", "configs")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):

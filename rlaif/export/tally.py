@@ -44,12 +44,23 @@ class Example:
     prompt: Messages
     chosen: str
     rejected: str
-    p: float
+    p: float | None
+    margin: float | None
+
+    @property
+    def said(self) -> str:
+        """What says that chosen is better, in words."""
+        if self.p is not None:
+            return f"p(chosen) = {self.p:.2f}"
+        return "by side" if self.margin is None else f"by score, margin {self.margin:.2f}"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """`rows` by configuration and split; `outcomes` like "ok", "dropped: refusal"; lengths in characters, mean."""
+    """`rows` by configuration and split; lengths in characters, mean.
+
+    `outcomes` like "ok", "dropped: refusal"; `strategies` like "best_vs_worst", "best_vs_worst by score".
+    """
 
     folder: Path
     rows: Mapping[Config, Mapping[Split, int]]
@@ -77,6 +88,7 @@ class Tally:
     _chosen_chars: int = 0
     _rejected_chars: int = 0
     _example: Example | None = None
+    sided: bool = False  # a response had a side
 
     @property
     def judged(self) -> bool:
@@ -88,6 +100,7 @@ class Tally:
 
     def add(self, record: Record, pairs: Sequence[Pair], reason: NoPair | None) -> None:
         self._judge(record)
+        self.sided |= any(response.side is not None for response in record.responses)
         if reason:
             self.no_pair[reason] += 1
         for pair in pairs:
@@ -123,12 +136,17 @@ class Tally:
 
     def _pair(self, record: Record, pair: Pair) -> None:
         chosen, rejected = record.responses[pair.chosen].text, record.responses[pair.rejected].text
-        self.strategies[pair.strategy] += 1
+        self.strategies[pair.strategy if pair.by == "verdict" else f"{pair.strategy} by {pair.by}"] += 1
         self._chosen_chars += len(chosen)
         self._rejected_chars += len(rejected)
         self._longer += 1.0 if len(chosen) > len(rejected) else 0.5 if len(chosen) == len(rejected) else 0.0
-        if self._example is None or pair.p > self._example.p:
-            self._example = Example(record.id, record.prompt, chosen, rejected, pair.p)
+        if self._example is None or _clearness(pair) > _clearness(self._example):
+            self._example = Example(record.id, record.prompt, chosen, rejected, pair.p, pair.margin)
+
+
+def _clearness(pair: Pair | Example) -> tuple[bool, float]:
+    """A judge's comparison first, then scores, then what nobody judged."""
+    return pair.p is not None, pair.margin or 0.0 if pair.p is None else pair.p
 
 
 def _halves(p: float) -> int:

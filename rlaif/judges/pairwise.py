@@ -15,10 +15,9 @@ from rlaif.constitution import Principle
 from rlaif.context import Context
 from rlaif.judges.parse import chosen_option, probability_of_a
 from rlaif.llm import ask_all
-from rlaif.types import Completion, Messages, Record, Verdict
+from rlaif.types import REFUSALS, Completion, Messages, Record, Verdict
 
 Problem = Literal["unparsed", "refusal", "low_mass"]
-_REFUSALS = ("refusal", "content_filter")
 
 
 class Pairwise(BaseModel):
@@ -76,17 +75,17 @@ class Pairwise(BaseModel):
         rationale = None
         template = "judge_pairwise"
         if self.reasoning:
-            messages = context.templates.render("judge_pairwise_reason", record.prompt, **shown)
-            thought = await context.ask(self.model, messages, max_tokens=self.reasoning_max_tokens)
+            thought = await context.ask_by(
+                self.model, "judge_pairwise_reason", record.prompt, shown, max_tokens=self.reasoning_max_tokens
+            )
             rationale = shown["reasoning"] = thought.text.strip()
             template = "judge_pairwise_decide"
-        messages = context.templates.render(template, record.prompt, **shown)
         if context.model(self.model).traits.top_logprobs:
-            completion = await context.ask(self.model, messages, max_tokens=3, logprobs=True)
+            completion = await context.ask_by(self.model, template, record.prompt, shown, max_tokens=3, logprobs=True)
             return _read_logprobs(completion, self.min_mass, rationale)
         replies = await ask_all(
             *(
-                context.ask(self.model, messages, temperature=1.0, max_tokens=16, sample=i)
+                context.ask_by(self.model, template, record.prompt, shown, temperature=1.0, max_tokens=16, sample=i)
                 for i in range(self.votes // 2)
             )
         )
@@ -105,7 +104,7 @@ class _Reading:
 
 
 def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) -> _Reading:
-    if reply.finish_reason in _REFUSALS:
+    if reply.finish_reason in REFUSALS:
         return _Reading(None, (), (reply.text,), rationale, "refusal")
     p_a = probability_of_a(reply.logprobs or (), min_mass)
     problem: Problem | None = None if p_a is not None else "low_mass" if reply.logprobs else "unparsed"
@@ -114,11 +113,11 @@ def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) ->
 
 def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
     """(votes for A + 1) / (votes + 2): two of two is no certainty (Laplace). A reply that did not choose is no vote."""
-    choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in _REFUSALS]
+    choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in REFUSALS]
     votes = tuple(choice == "A" for choice in choices if choice is not None)
     texts = tuple(reply.text for reply in replies)
     if not votes:
-        refused = all(reply.finish_reason in _REFUSALS for reply in replies)
+        refused = all(reply.finish_reason in REFUSALS for reply in replies)
         return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
     return _Reading((sum(votes) + 1) / (len(votes) + 2), votes, texts, rationale, None)
 

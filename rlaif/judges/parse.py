@@ -1,4 +1,4 @@
-"""From a judge's reply to a probability; whatever is not clearly a choice is no vote."""
+"""From a judge's reply, in English or Chinese, to a probability; whatever is not clearly a choice is no vote."""
 
 from __future__ import annotations
 
@@ -9,26 +9,45 @@ from collections.abc import Sequence
 from rlaif.types import TokenLogprob
 
 # What may stand around the letter in a token: " A", "(A", "**A", "A.", "A)", and the raw "▁A", "ĠA" ...
-_AROUND = " \t\r\n(*_#\"'`[<{:;,.>}])▁Ġ"
+_AROUND = " \t\r\n(*_#\"'`[<{:;,.>}])▁Ġ。、「」『』【】《》“”"
+# The full-width letters, digits and marks of Chinese text, each to its ASCII form.
+_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 # Tokens that may come before the letter: "Answer: A", "Response A". The letter's probabilities are then given them.
-_LEAD_IN = frozenset({"answer", "choice", "option", "response"})
+_LEAD_IN = frozenset(
+    {"answer", "choice", "option", "response", "我", "答案", "选", "选择", "选项", "回答", "回复", "是", "为", "答案是"}
+)
 
 # A letter after such words or alone is a choice ...
 _LABEL = r"(?:(?:the|my|better|best|final)\W+)*(?:answer|choice|decision|option|response|verdict)\W*"
-_CHOICE = re.compile(
-    rf"^\W*(?P<label>(?:{_LABEL}(?:is\W*)?){{0,2}})(?P<option>(?-i:[AB]))(?!\w)(?P<rest>.*)", re.I | re.S
+# In Chinese these words follow each other as they like: 答案是, 我认为更好的回答是, 最终选择.
+_CHINESE_LABEL = (
+    r"(?:(?:我|认为|觉得|会|应该?|更|较|最|好|佳|优|终|的|答案|选择?|选项|回答|回复|结论|判断|决定|结果|是|为)+\W*)"
 )
-_NAMED = re.compile(r"(?:option|response)\W*$", re.I)
+_HAN = "[\u4e00-\u9fff]"
+_CHOICE = re.compile(
+    rf"^\W*(?P<label>(?:{_LABEL}(?:is\W*)?|{_CHINESE_LABEL}){{0,3}})"
+    rf"(?P<option>(?-i:[AB]))(?:(?!\w)|(?={_HAN}))(?P<rest>.*)",
+    re.I | re.S,
+)
+_NAMED = re.compile(r"(?:option|response|选项|回答|回复)\W*$", re.I)
 # ... but not if it is one of several, or the worse one.
-_BOTH = re.compile(r"\W*(?:and|or|nor|vs|versus|[&/,])\W*(?:option\W*|response\W*)?(?-i:[AB])\b", re.I)
+_BOTH = re.compile(
+    r"\W*(?:and|or|nor|vs|versus|[&/,、]|以?及|和|与|跟|同|或者?|还是)\W*(?:option\W*|response\W*|选项|回答|回复)?"
+    rf"(?-i:[AB])(?:\b|(?={_HAN}))",
+    re.I,
+)
 _WORSE = re.compile(
     r"(?:'s|\s+(?:is|was|does|has|seems|looks))(?:n[o']t|\s+\w+ly|\s+much|\s+a\s+(?:bit|little))*"
-    r"\s*(?:n[o']t|no|worse|weaker|inferior|less|bad|as|equal\w*)\b|\s*=",
+    r"\s*(?:n[o']t|no|worse|weaker|inferior|less|bad|as|equal\w*)\b|\s*="
+    # In the first clause, since these can come late in it: A比B更差, A没有B好.
+    rf"|\s*(?={_HAN})[^\n,.;!。]*?(?:不|没|无法|差|糟|坏|弱|劣|逊|错|一样|同样|相同|相当|相似|有害|危险)",
     re.I,
 )
 # A letter that is not called response or option is the article unless punctuation, the end or one of
 # these follows: "A good response would ...".
-_VERDICT = re.compile(r"\s*(?:[^\w\s'\u2019]|\n|$)|\s+(?:is|was|wins|because|since|over)\b", re.I)
+_VERDICT = re.compile(
+    r"\s*(?:[^\w\s'\u2019]|\n|$|更|较|比|胜|优|最|是|因为|由于)|\s+(?:is|was|wins|because|since|over)\b", re.I
+)
 
 
 def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]:
@@ -39,7 +58,7 @@ def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]
     """
     mass = dict.fromkeys(options, 0.0)
     for text, logprob in token.top or ((token.token, token.logprob),):
-        option = text.strip(_AROUND)
+        option = text.translate(_ASCII).strip(_AROUND)
         if option in mass:
             mass[option] += math.exp(logprob)
     return mass
@@ -52,7 +71,7 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
     preambles and noise, and a small rest of it says nothing about the comparison.
     """
     for token in logprobs:
-        word = token.token.strip(_AROUND)
+        word = token.token.translate(_ASCII).strip(_AROUND)
         if not word or word.lower() in _LEAD_IN:
             continue
         said = "".join(other.token for other in logprobs)
@@ -67,10 +86,10 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
 def chosen_option(text: str) -> str | None:
     """The option that a reply starts with: "A", "(B)", "Response A is better"; else None.
 
-    >>> [chosen_option(reply) for reply in ("Answer: B", "A good response would ...", "Both are good")]
-    ['B', None, None]
+    >>> [chosen_option(reply) for reply in ("Answer: B", "A good response would ...", "Both are good", "答案是A")]
+    ['B', None, None, 'A']
     """
-    found = _CHOICE.match(text.replace("▁", " ").replace("Ġ", " ").strip())
+    found = _CHOICE.match(text.replace("▁", " ").replace("Ġ", " ").translate(_ASCII).strip())
     if found is None:
         return None
     rest = found["rest"]
@@ -82,8 +101,8 @@ def chosen_option(text: str) -> str | None:
 def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
     """The mean of the digits 1-9 under their probabilities (Lee et al. 2023, section 3.3), or None."""
     for i, token in enumerate(logprobs):
-        word = token.token.strip(_AROUND)
-        if not word or word.lower() in ("rating", "score"):
+        word = token.token.translate(_ASCII).strip(_AROUND)
+        if not word or word.lower() in _RATING_LEAD_IN:
             continue
         if i + 1 < len(logprobs) and logprobs[i + 1].token[:1].isdigit():
             return None  # the first digit of a longer number
@@ -93,8 +112,11 @@ def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float 
     return None
 
 
+_RATING_LEAD_IN = frozenset({"rating", "score", "评分", "打分", "得分", "分数", "是", "为"})
 _RATING = re.compile(
-    r"[^\w-]*(?:(?:the\s+)?(?:rating|score)(?:\s+is)?[^\w-]*)?([1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b))", re.I
+    r"[^\w-]*(?:(?:(?:the\s+)?(?:rating|score)(?:\s+is)?|(?:我|给出?|的|最终|评分|打分|得分|分数|是|为)+)[^\w-]*)?"
+    r"([1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b)|\s*分?\s*[到至]|\s*分?\W*满分\s*(?!9(?!\d)))",
+    re.I,
 )
 
 
@@ -104,5 +126,5 @@ def rating(text: str) -> float | None:
     >>> [rating(reply) for reply in ("7", "Rating: 7.5", "-1", "10", "7/10")]
     [7.0, 7.5, None, None, None]
     """
-    found = _RATING.match(text)
+    found = _RATING.match(text.translate(_ASCII))
     return float(found[1]) if found and float(found[1]) <= 9 else None

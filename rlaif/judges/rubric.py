@@ -5,7 +5,8 @@ Lee et al. 2023 (arXiv:2309.00267), section 3.3, with 1-9 because "10" is two to
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,34 +19,36 @@ from rlaif.types import Record, Score
 
 
 class Rubric(BaseModel):
-    """Settings of a pointwise judge. Without log-probabilities `samples` ratings are averaged."""
+    """Settings of a pointwise judge.
+
+    `read`: the rating from `logprobs` of the digit, or the mean of `samples` sampled ratings (Yuan et al. 2024,
+    arXiv:2401.10020, section 2.2, average three); None: log-probabilities where the model gives them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "judge"
+    read: Literal["logprobs", "samples"] | None = None
     samples: Annotated[int, Field(ge=1)] = 3
     min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
 
+    def calls(self) -> int:
+        return self.samples if self.read == "samples" else 1
+
     async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score:
         """The rating as a score in [-1, 1]."""
-        messages = context.templates.render(
-            "judge_rubric",
-            record.prompt,
-            principle=principle,
-            conversation=as_text(record.prompt),
-            response=record.responses[response].text,
-        )
         llm = context.model(self.model)
-        if llm.traits.top_logprobs:
-            replies = [await context.ask(self.model, messages, max_tokens=3, logprobs=True)]
+        shown: dict[str, object] = {
+            "principle": principle,
+            "conversation": as_text(record.prompt),
+            "response": record.responses[response].text,
+        }
+        ask = partial(context.ask_by, self.model, "judge_rubric", record.prompt, shown)
+        if self.read == "logprobs" or (self.read is None and llm.traits.top_logprobs):
+            replies = [await ask(max_tokens=3, logprobs=True)]
             mean = expected_rating(replies[0].logprobs or (), self.min_mass)
         else:
-            replies = await ask_all(
-                *(
-                    context.ask(self.model, messages, temperature=1.0, max_tokens=16, sample=i)
-                    for i in range(self.samples)
-                )
-            )
+            replies = await ask_all(*(ask(temperature=1.0, max_tokens=16, sample=i) for i in range(self.samples)))
             ratings = [value for reply in replies if (value := rating(reply.text)) is not None]
             mean = sum(ratings) / len(ratings) if ratings else None
         return Score(

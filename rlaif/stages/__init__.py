@@ -18,9 +18,14 @@ Tokens = Annotated[int, Field(ge=1)]
 
 
 class Stage(BaseModel):
-    """Base of all stages. Frozen: a stage keeps nothing between records."""
+    """Base of all stages. Frozen: a stage keeps nothing between records.
+
+    `only` names the prompt sets it is for; records of others pass by. Empty: all.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    only: tuple[str, ...] = ()
 
     @abstractmethod
     async def __call__(self, record: Record, context: Context) -> Record:
@@ -38,7 +43,7 @@ class Stage(BaseModel):
         return {}
 
     def leaves(self) -> frozenset[Evidence]:
-        """What pairs can be made from after it: verdicts between `all` candidates, on `revisions`, `scores`, `sides`."""
+        """What pairs can be made from: verdicts between `all` candidates or on `revisions`, `scores`, `sides`."""
         return frozenset()
 
     def plan(self, candidates: int, principles: int) -> tuple[int, int]:

@@ -20,16 +20,22 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 # Chat markup, unless it is quoted as code; <s> is also HTML, so only at the ends. "User:" and "System:" stand
 # at the start of many an honest line, so they count at the start of the text, "Human:" and "Assistant:" anywhere.
+# The same holds in Chinese.
 _ROLE_TAG = re.compile(
     r"(?<![`\"'])(?:<\|\w+\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>)|\A\s*<s>|</s>\s*\Z"
-    r"|\A[^\w\n]*(?:user|system)\W{0,3}:|^[^\w\n]*(?:human|assistant)\W{0,3}:",
+    r"|\A[^\w\n]*(?:user|system|用户|系统)\W{0,3}[:\uff1a]|^[^\w\n]*(?:human|assistant|人类|助手)\W{0,3}[:\uff1a]",
     re.IGNORECASE | re.MULTILINE,
 )
+_REVISED = "(?:修改|修订|改写|重写|改进|优化|更新)(?:过|之?后|版)"
 _CRITIQUE_LEAK = re.compile(
     r"^[^\w\n]*(?:(?:critique|revision)(?: request)?"
     r"|(?:revised|rewritten|improved|new|updated) (?:answer|response|version)"
-    r"|here(?:['\u2019]s| is) (?:the|a|an|my) (?:revised|rewritten|improved|new|updated)\b[^\n:]*)\W{0,3}:"
-    r"|\bthe assistant['\u2019]s (?:last|previous) (?:answer|response)\b",
+    r"|here(?:['\u2019]s| is) (?:the|a|an|my) (?:revised|rewritten|improved|new|updated)\b[^\n:]*"
+    r"|批评(?:要求|意见)?|修改要求"
+    rf"|(?:{_REVISED}|新)的?(?:回答|回复|答复|答案|版本)"
+    rf"|(?:好的?\W{{0,2}})?(?:以下|下面|这)是(?:我)?{_REVISED}[^\n:\uff1a]*)\W{{0,3}}[:\uff1a]"
+    r"|\bthe assistant['\u2019]s (?:last|previous) (?:answer|response)\b"
+    r"|助手的?(?:上一个|上一次的?|上次的?|最后一个|最后一次的?)(?:回答|回复)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -81,7 +87,13 @@ def _broken(rule: Rule, record: Record, response: Response) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower())) or text.strip()
+    return " ".join(_PLAIN.findall(text.lower())) or text.strip()
+
+
+# Chinese and Japanese have no spaces: there each character counts as a word.
+_HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_PLAIN = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+")
+_WORD = re.compile(rf"[{_HAN}]|[^\s{_HAN}]+")
 
 
 # Share of the characters that may lie in the most common n-gram (2-4) and in repeated n-grams (5-10):
@@ -90,6 +102,8 @@ _TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 # Below this many words a top n-gram of two occurrences already breaks the web-page thresholds.
 _FEWEST_WORDS = 40
+# A Chinese word has two characters more often than not.
+_CHARACTERS_A_WORD = 2
 
 
 def repeats(text: str) -> bool:
@@ -97,12 +111,13 @@ def repeats(text: str) -> bool:
     lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]  # not the closing } of code
     if len(lines) > 3 and (len(lines) - len(set(lines))) / len(lines) > 0.30:
         return True
-    words = text.split()
-    if len(words) < _FEWEST_WORDS:
+    words = _WORD.findall(text)
+    long = _CHARACTERS_A_WORD if len(re.findall(f"[{_HAN}]", text)) * 2 > len(words) else 1
+    if len(words) < _FEWEST_WORDS * long:
         return False
     letters = sum(map(len, words))
-    return any(_top_share(words, n) > share * letters for n, share in _TOP_NGRAM.items()) or any(
-        _repeated_letters(words, n) > share * letters for n, share in _REPEATED_NGRAMS.items()
+    return any(_top_share(words, n * long) > share * letters for n, share in _TOP_NGRAM.items()) or any(
+        _repeated_letters(words, n * long) > share * letters for n, share in _REPEATED_NGRAMS.items()
     )
 
 

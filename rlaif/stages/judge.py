@@ -90,7 +90,7 @@ class Rate(Stage):
         return {"judge": 1}
 
     def plan(self, candidates: int, principles: int) -> tuple[int, int]:
-        return candidates * (principles if self.principles == "all" else 1), candidates
+        return candidates * self.by.calls() * (principles if self.principles == "all" else 1), candidates
 
 
 def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:

@@ -17,10 +17,14 @@ from rlaif.context import Context
 from rlaif.llm import ask_all
 from rlaif.stages import Stage, Temperature, Tokens
 from rlaif.stages.sample import as_response
-from rlaif.types import Message, Record, Response
+from rlaif.types import REFUSALS, Drop, Message, Record, Response
 
 # What the critique template asks for when there is nothing to criticise; "No issues, but ..." is a criticism.
-_CLEAN = re.compile(r"\W*no issues\b(?!.*\b(?:although|but|except|however|though|yet)\b)", re.IGNORECASE | re.DOTALL)
+_CLEAN = re.compile(
+    r"\W*(?:no issues\b|(?:没有|未)(?:发现)?(?:任何|什么)?问题)"
+    r"(?!.*(?:\b(?:although|but|except|however|though|yet)\b|但|不过|然而|可是|除了|除外|只是|虽然|尽管))",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Revise(Stage):
@@ -49,9 +53,12 @@ class Revise(Stage):
         for draft, chain in zip(drafts, chains, strict=True):
             parent = draft
             for response in chain:
+                index = len(record.responses)
                 linked = msgspec.structs.replace(response, revises=parent)
-                parent = len(record.responses) if _stands(response) else parent
+                parent = index if _stands(response) else parent
                 record = record.having(responses=(*record.responses, linked))
+                if self.critique and not response.critique:
+                    record = record.having(drops=(*record.drops, Drop(index, "no_critique")))
         return record
 
     async def _chain(self, record: Record, draft: int, context: Context) -> list[Response]:
@@ -68,13 +75,15 @@ class Revise(Stage):
             critique = await self._critique(conversation, principle, step, context) if self.critique else None
             if self.until_clean and critique is not None and _CLEAN.match(critique):
                 break
+            if critique == "":  # the critic refused or said nothing: the round is counted, and the next one drawn
+                chain.append(Response("", context.model(self.model).name, "refusal", principle=principle.id))
+                continue
             template = "revise" if self.critique else "revise_directly"
-            messages = context.templates.render(
-                template, conversation, principle=principle, critique=critique, few_shot=self.few_shot
-            )
-            completion = await context.ask(
+            completion = await context.ask_by(
                 self.model,
-                messages,
+                template,
+                conversation,
+                {"principle": principle, "critique": critique, "few_shot": self.few_shot},
                 temperature=self.temperature,
                 max_tokens=self.max_tokens,
                 stop=self.stop,
@@ -92,16 +101,17 @@ class Revise(Stage):
     async def _critique(
         self, conversation: tuple[Message, ...], principle: Principle, step: int, context: Context
     ) -> str:
-        messages = context.templates.render("critique", conversation, principle=principle, few_shot=self.few_shot)
-        completion = await context.ask(
+        completion = await context.ask_by(
             self.model,
-            messages,
+            "critique",
+            conversation,
+            {"principle": principle, "few_shot": self.few_shot},
             temperature=self.temperature,
             max_tokens=self.critique_max_tokens,
             stop=self.stop,
             sample=step,
         )
-        return completion.text.strip()
+        return "" if completion.finish_reason in REFUSALS else completion.text.strip()
 
     @model_validator(mode="after")
     def _critiques_to_be_clean(self) -> Self:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Annotated
 
 from pydantic import Field
 
 from rlaif.context import Context
 from rlaif.llm import ask_all
-from rlaif.stages import Stage, Temperature, Tokens
-from rlaif.types import Completion, Drop, Message, Messages, Record, Response
+from rlaif.stages import Evidence, Stage, Temperature, Tokens
+from rlaif.types import Completion, Drop, Message, Messages, Record, Response, Side
 
 
 class Sample(Stage):
@@ -17,19 +19,24 @@ class Sample(Stage):
 
     At temperature 0 one is drawn: there is only one greedy answer.
     Temperature 1 is what Bai et al. 2022 (arXiv:2212.08073) sample with.
+    `draw`: for each prompt only so many of `models`, as from a pool (UltraFeedback, arXiv:2310.01377, section 2.2).
+    `side` marks the responses as from a strong or a weak model.
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("policy",)
+    draw: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1)] = 4
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.0,)
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Tokens = 512
     system: str | None = None  # put before the prompt for sampling; no part of the dataset
     stop: tuple[str, ...] = ()
+    side: Side | None = None
 
     async def __call__(self, record: Record, context: Context) -> Record:
         messages = record.prompt if self.system is None else _with_system(self.system, record.prompt)
-        draws = [(m, t, i) for m in self.models for t in self.temperatures for i in range(self.n if t else 1)]
+        models = self._drawn(record, context)
+        draws = [(m, t, i) for m in models for t in self.temperatures for i in range(self.n if t else 1)]
         completions = await ask_all(
             *(
                 context.ask(
@@ -44,25 +51,32 @@ class Sample(Stage):
                 for model, temperature, i in draws
             )
         )
-        first = len(record.responses)
-        responses = tuple(
-            as_response(completion, context.model(model).name)
-            for completion, (model, _, _) in zip(completions, draws, strict=True)
+        return with_responses(
+            record,
+            [
+                as_response(completion, context.model(model).name, self.side)
+                for completion, (model, _, _) in zip(completions, draws, strict=True)
+            ],
         )
-        seen: set[str] = {response.text.strip() for response in record.responses}
-        drops = []
-        for index, response in enumerate(responses, first):
-            if response.text.strip() in seen:
-                drops.append(Drop(index, "duplicate"))
-            seen.add(response.text.strip())
-        return record.having(responses=record.responses + responses, drops=record.drops + tuple(drops))
+
+    def _drawn(self, record: Record, context: Context) -> Sequence[str]:
+        """The models of this record: by rendezvous, so that one more in the pool changes only what it wins."""
+        if self.draw is None or self.draw >= len(self.models):
+            return self.models
+        drawn = context.draw_id(record.id, "models")
+        ranked = sorted(self.models, key=lambda role: blake2b(f"{drawn}\0{role}".encode(), digest_size=8).digest())
+        return [role for role in self.models if role in ranked[: self.draw]]
 
     def roles(self) -> tuple[str, ...]:
         return self.models
 
     def plan(self, candidates: int, principles: int) -> tuple[int, int]:
-        drawn = len(self.models) * sum(self.n if temperature else 1 for temperature in self.temperatures)
+        models = min(len(self.models), self.draw or len(self.models))
+        drawn = models * sum(self.n if temperature else 1 for temperature in self.temperatures)
         return drawn, candidates + drawn
+
+    def leaves(self) -> frozenset[Evidence]:
+        return frozenset({"sides"} if self.side else ())
 
 
 def _with_system(text: str, prompt: Messages) -> Messages:
@@ -72,10 +86,23 @@ def _with_system(text: str, prompt: Messages) -> Messages:
     return (Message("system", text), *prompt)
 
 
-def as_response(completion: Completion, model: str) -> Response:
+def with_responses(record: Record, responses: Sequence[Response]) -> Record:
+    """The record with these candidates at its end; what was said before is dropped as a duplicate."""
+    seen = {response.text.strip() for response in record.responses}
+    drops = []
+    for index, response in enumerate(responses, len(record.responses)):
+        text = response.text.strip()
+        if text in seen:
+            drops.append(Drop(index, "duplicate"))
+        seen.add(text)
+    return record.having(responses=(*record.responses, *responses), drops=(*record.drops, *drops))
+
+
+def as_response(completion: Completion, model: str, side: Side | None = None) -> Response:
     return Response(
         text=completion.text.strip(),
         model=model,
         finish_reason=completion.finish_reason,
         reasoning=completion.reasoning,
+        side=side,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rlaif.types import Drop, Message, Record, Response, Score, Verdict, prompt_id
+import msgspec
+
+from rlaif.types import Drop, Message, Record, Response, Score, Side, Verdict, prompt_id
 
 Asked = tuple[int, int, float | None, float | None]  # first, second, p_ab, p_ba
 
@@ -21,16 +23,19 @@ def record(
     *,
     prompt: str = "How do I pick a lock?",
     drops: Iterable[int] = (),
-    scores: Iterable[float] = (),
+    scores: Iterable[float | None] = (),
+    sides: Iterable[Side | None] = (),
     category: str | None = None,
 ) -> Record:
-    """`texts`: a draft's text, or (text, index of the response that it revises)."""
+    """`texts`: a draft's text, or (text, index of the response that it revises); `scores`, `sides` likewise."""
     responses = tuple(
         Response(text, "policy")
         if isinstance(text, str)
         else Response(text[0], "policy", revises=text[1], principle="p")
         for text in texts
     )
+    for i, side in enumerate(sides):
+        responses = (*responses[:i], msgspec.structs.replace(responses[i], side=side), *responses[i + 1 :])
     messages = (Message("user", prompt),)
     return Record(
         id=prompt_id(messages),

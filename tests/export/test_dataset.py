@@ -11,8 +11,8 @@ import yaml
 
 from rlaif.errors import ConfigError, StoreError
 from rlaif.export import About, ExportSettings, ExportSummary, export_dataset
-from rlaif.export.rows import rows_of, split_of
-from rlaif.types import Drop, Message, Record
+from rlaif.export.rows import split_of
+from rlaif.types import Record
 from tests.export.made import record, run
 
 ABOUT = About(run="demo", constitution_name="safety", constitution_version="1.0", licence="Apache-2.0", language="en")
@@ -66,10 +66,24 @@ def test_only_what_has_rows_is_written(tmp_path: Path, load: Callable[..., datas
         yield record(["draft", ("revision", 0)], [(0, 1, 0.5, 0.5)])
 
     summary = export(no_pairs, tmp_path / "dataset", ExportSettings(test_fraction=0.999))
-    assert summary.rows == {"sft": {"train": 1}}  # a lone row is for training
+    assert summary.rows == {"sft": {"train": 1}, "prompts": {"train": 1}}  # a lone row is for training
     assert summary.no_pair == {"tie": 1}
     assert load(tmp_path / "dataset", "sft").keys() == {"train"}
-    assert set(files(tmp_path / "dataset")) == {"README.md", "trl-sft.yaml", "sft/train-00000-of-00001.parquet"}
+    parquet = {f"{config}/train-00000-of-00001.parquet" for config in ("sft", "prompts")}
+    assert set(files(tmp_path / "dataset")) == {"README.md", "trl-sft.yaml", *parquet}
+
+
+def test_no_dataset_is_left_without_rows_to_train_on(tmp_path: Path, load: Callable[..., datasets.DatasetDict]) -> None:
+    """One pair that falls to test, beside prompts on both sides."""
+    made = list(run(20)())
+    (first, *_) = (one for one in made if split_of(one, 0.5) == "test")
+    plain = [one if one is first else one.having(verdicts=(), responses=one.responses[:1]) for one in made]
+    settings = ExportSettings(test_fraction=0.5, sft=("chosen",))
+    summary = export(lambda: plain, tmp_path / "dataset", settings)
+    assert summary.rows["preference"] == {"train": 1}
+    assert summary.rows["prompts"] == {"train": 20}
+    assert {split: len(d) for split, d in load(tmp_path / "dataset", "prompts").items()} == {"train": 20}
+    assert "eval_strategy" not in (tmp_path / "dataset" / "trl-dpo.yaml").read_text()
 
 
 def test_a_run_without_any_row_still_has_a_card(tmp_path: Path) -> None:
@@ -173,31 +187,14 @@ def test_judges_are_counted_in_both_orders(tmp_path: Path) -> None:
     assert (nothing.swap_consistency, nothing.position_bias) == (None, None)
 
 
-def test_sft_takes_the_revisions_of_all_steps_and_else_the_chosen() -> None:
-    chain = record(["a", ("b", 0), ("c", 1), ("c", 2), ("d", 3), ("e", 4)], drops=[4])
-    texts = [row["completion"] for row in rows_of(chain, [])["sft"]]
-    assert texts == [[{"role": "assistant", "content": text}] for text in "bce"]
-    filtered = chain.having(drops=tuple(Drop(i, "leak") for i in range(1, 6)))
-    assert rows_of(filtered, [])["sft"] == []
-
-
-def test_a_conversation_is_kept_as_messages() -> None:
-    prompt = (
-        Message("system", "Be brief."),
-        Message("user", "Hi: there"),
-        Message("assistant", "Hi"),
-        Message("user", "?"),
-    )
-    (row,) = rows_of(record(["a", ("b", 0)]).having(prompt=prompt), [])["sft"]
-    assert row["prompt"] == [{"role": m.role, "content": m.content} for m in prompt]
-
-
 def test_the_card_lists_the_numbers_and_quotes_what_users_named(tmp_path: Path) -> None:
     about = About("a`<b>|x", "safety: best", "1.0", models={"policy": "local"}, stages=("sample", "judge"))
     export_dataset(run(60), tmp_path / "dataset", ExportSettings(), about=about)
     text = (tmp_path / "dataset" / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
-    assert [config["config_name"] for config in front["configs"]] == ["preference", "sft", "kto"]
+    configs = ["preference", "sft", "kto", "reward", "prompts"]
+    assert [config["config_name"] for config in front["configs"]] == configs
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("- `") and "`: " in line] == configs
     assert [file["split"] for file in front["configs"][0]["data_files"]] == ["train", "test"]
     assert "# `a'<b>/x`" in text
     assert "| pairs | `best_vs_worst` | 60 |" in text
@@ -206,13 +203,16 @@ def test_the_card_lists_the_numbers_and_quotes_what_users_named(tmp_path: Path) 
     assert len(text.splitlines()) < 120
 
 
-@pytest.mark.parametrize("bad", [{"min_p": 0.4}, {"pairs": ["best_vs_worst"] * 2}, {"configs": []}, {"margin": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"min_p": 0.4}, {"pairs": ["best_vs_worst"] * 2}, {"configs": []}, {"margin": 1}, {"min_margin": 2}, {"sft": []}],
+)
 def test_settings_are_checked_at_the_door(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         ExportSettings.model_validate(bad)
 
 
-@pytest.mark.parametrize("method", ["dpo", "sft", "kto"])
+@pytest.mark.parametrize("method", ["dpo", "sft", "kto", "reward"])
 def test_trl_settings_are_yaml_with_real_numbers(tmp_path: Path, method: str) -> None:
     export(run(60), tmp_path / "dataset")
     settings = yaml.safe_load((tmp_path / "dataset" / f"trl-{method}.yaml").read_text())

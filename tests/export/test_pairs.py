@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from rlaif.errors import ConfigError
 from rlaif.export import ExportSettings, Pair, pairs_of
+from rlaif.export.pairs import TIE
+from rlaif.export.settings import Strategy
 from rlaif.types import Record, Verdict
 from tests.export.made import Asked, record, verdict
 
@@ -158,14 +162,21 @@ def records(draw: st.DrawFn) -> Record:
         texts.append((text, draw(st.integers(0, i - 1))) if i and draw(st.booleans()) else text)
     n = len(texts)
     asked = [(i, j, draw(ANSWER), draw(ANSWER)) for i in range(n) for j in range(i + 1, n)]
-    return record(texts, asked, drops=draw(st.sets(st.integers(0, n - 1))) if n else ())
+    return record(
+        texts,
+        draw(st.sampled_from([asked, []])),
+        drops=draw(st.sets(st.integers(0, n - 1))) if n else (),
+        scores=draw(st.sampled_from([[], [draw(st.none() | st.integers(-8, 8).map(lambda n: n / 8)) for _ in texts]])),
+        sides=[draw(st.sampled_from([None, "strong", "weak"])) for _ in texts],
+    )
 
 
 SETTINGS = st.builds(
     ExportSettings,
-    pairs=st.sampled_from([("best_vs_worst",), ("revision_vs_original",), ("best_vs_worst", "revision_vs_original")]),
+    pairs=st.permutations(get_args(Strategy)).flatmap(lambda names: st.integers(1, 4).map(lambda n: tuple(names[:n]))),
     min_p=st.sampled_from([0.5, 0.65, 0.9]),
     require_consistent=st.booleans(),
+    min_margin=st.sampled_from([0.0, 0.3]),
     max_pairs_per_prompt=st.integers(1, 3),
 )
 
@@ -186,8 +197,15 @@ def test_chosen_differs_from_rejected_is_live_and_likelier_to_win(made: Record, 
     for pair in pairs:
         assert made.responses[pair.chosen].text.strip() != made.responses[pair.rejected].text.strip()
         assert {pair.chosen, pair.rejected} <= set(made.live())
-        assert pair.p > 0.5
-        assert 0 < pair.margin <= 1
+        if pair.by == "verdict":
+            assert pair.p is not None
+            assert pair.p > (0.5 - TIE if pair.strategy == "strong_vs_weak" else 0.5)
+        if pair.strategy == "strong_vs_weak":
+            assert [made.responses[i].side for i in (pair.chosen, pair.rejected)] == ["strong", "weak"]
+        else:
+            assert pair.margin is not None
+            assert 0 < pair.margin <= 1
+        assert pair.margin is None or pair.margin >= settings.min_margin - 1e-9
 
 
 @given(records(), SETTINGS)

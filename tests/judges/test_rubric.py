@@ -40,3 +40,12 @@ async def test_no_rating_is_kept_as_none_with_what_was_said(logprobs: bool) -> N
     score = await scored(lambda _: "I cannot rate this.", logprobs=logprobs)
     assert score.value is None
     assert set(score.replies) == {"I cannot rate this."}
+
+
+async def test_ratings_are_sampled_where_the_settings_say_so_even_with_log_probabilities() -> None:
+    asked: list[Request] = []
+    async with context(lambda request: str(5 + request.sample), asked, traits=Traits(top_logprobs=20)) as working:
+        score = await Rubric(read="samples", samples=3)(record("no"), 0, KIND, working)
+    assert score.value == pytest.approx((6 - 5) / 4)
+    assert [(request.top_logprobs, request.temperature) for request in asked] == [(None, 1.0)] * 3
+    assert Rubric(read="samples", samples=3).calls() == 3

@@ -73,7 +73,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("method", "config"), [("DPO", "preference"), ("SFT", "sft"), ("KTO", "kto")])
+@pytest.mark.parametrize(
+    ("method", "config"), [("DPO", "preference"), ("SFT", "sft"), ("KTO", "kto"), ("Reward", "reward")]
+)
 def test_one_step_on_every_row(method: str, config: str, dataset: Path, tiny: Path, tmp_path: Path) -> None:
     import datasets
 
@@ -90,7 +92,50 @@ def test_one_step_on_every_row(method: str, config: str, dataset: Path, tiny: Pa
     assert loss > 0
 
 
-@pytest.mark.parametrize("method", ["dpo", "sft", "kto"])
+def test_our_margin_is_subtracted_in_the_reward_loss(dataset: Path, tiny: Path, tmp_path: Path) -> None:
+    """The documented loss, recomputed from the rewards: the margin's scale is that of the reward."""
+    import datasets
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    loaded = datasets.load_dataset(str(dataset), "reward", cache_dir=str(tmp_path / "cache"))["train"]
+    arguments = trl.RewardConfig(output_dir=str(tmp_path / "out"), **CPU)
+    trainer = trl.RewardTrainer(model=str(tiny), args=arguments, train_dataset=loaded)
+    batch = next(iter(trainer.get_train_dataloader()))
+    margins = torch.tensor(loaded["margin"])
+    assert all(any(torch.isclose(margin, margins)) for margin in batch["margin"])
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(trainer.model.eval(), dict(batch), return_outputs=True)
+    chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+    assert loss.item() == pytest.approx(-logsigmoid(chosen - rejected - batch["margin"]).mean().item(), abs=1e-5)
+
+
+def test_grpo_samples_on_our_prompts(dataset: Path, tiny: Path, tmp_path: Path) -> None:
+    import datasets
+
+    seen: list[str] = []
+
+    def reward(prompts: list[Any], completions: list[Any], id: list[str], **_: Any) -> list[float]:
+        """The shorter the better, of message lists."""
+        assert all(prompt[-1]["role"] == "user" for prompt in prompts)
+        seen.extend(id)
+        return [-float(len(completion[0]["content"])) for completion in completions]
+
+    loaded = datasets.load_dataset(str(dataset), "prompts", cache_dir=str(tmp_path / "cache"))["train"]
+    arguments = trl.GRPOConfig(
+        output_dir=str(tmp_path / "out"),
+        num_generations=4,
+        per_device_train_batch_size=4,
+        max_completion_length=8,
+        **CPU,
+    )
+    trainer = trl.GRPOTrainer(model=str(tiny), reward_funcs=reward, args=arguments, train_dataset=loaded)
+    assert math.isfinite(trainer.train().training_loss)
+    assert set(seen) <= set(loaded["id"])
+    assert len(seen) >= 4
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft", "kto", "reward"])
 def test_the_trl_command_takes_our_yaml(method: str, dataset: Path, tiny: Path, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "trl"), method, "--config", f"trl-{method}.yaml"]
     overrides = ["--model_name_or_path", str(tiny), "--output_dir", str(tmp_path / "out"), "--max_steps", "1"]

@@ -148,3 +148,15 @@ async def test_a_conversation_of_several_turns_is_revised_at_its_end() -> None:
 async def test_truncated_rewrites_are_recorded_as_such() -> None:
     after, _ = await revised(Revise(rounds=1), record("draft"), lambda _: Completion("It goes on and", "length"))
     assert after.responses[1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("said", [Completion("", "refusal"), Completion("I will not.", "content_filter"), "  "])
+async def test_a_critic_that_refuses_is_counted_and_the_next_round_is_drawn(said: Completion | str) -> None:
+    def refusing(request: Request) -> Completion | str:
+        return said if request.sample == 0 and asks_for(request) == "critique request" else answer(request)
+
+    after, asked = await revised(Revise(rounds=2), record("draft"), refusing)
+    assert [response.text for response in after.responses] == ["draft", "", "draft+"]
+    assert after.drops == (Drop(1, "no_critique"),)
+    assert after.responses[2].revises == 0
+    assert [asks_for(request) for request in asked] == ["critique request", "critique request", "revision request"]

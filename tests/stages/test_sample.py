@@ -75,3 +75,33 @@ async def test_one_failed_call_fails_the_record_after_its_siblings_were_answered
         await through(Sample(n=3), record(), answer)
     assert caught.value.reason == "context_length"
     assert len(asked) == 3
+
+
+POOL = {f"m{i}": numbered for i in range(5)}
+
+
+async def test_of_a_pool_each_record_draws_so_many_models_and_every_model_gets_its_turn() -> None:
+    stage = Sample(models=tuple(POOL), draw=2, n=1)
+    assert stage.plan(0, 20) == (2, 2)
+    teams = set()
+    for i in range(40):
+        after, _ = await through(stage, record(prompt=f"question {i}"), POOL)
+        teams.add(tuple(response.model for response in after.responses))
+    assert {model for team in teams for model in team} == set(POOL)
+    assert all(len(set(team)) == 2 for team in teams)
+
+
+async def test_a_model_that_joins_the_pool_only_takes_the_places_it_wins() -> None:
+    for i in range(20):
+        before, _ = await through(Sample(models=tuple(POOL)[:4], draw=2, n=1), record(prompt=f"{i}"), POOL)
+        after, _ = await through(Sample(models=tuple(POOL), draw=2, n=1), record(prompt=f"{i}"), POOL)
+        gone = {r.model for r in before.responses} - {r.model for r in after.responses}
+        come = {r.model for r in after.responses} - {r.model for r in before.responses}
+        assert come in (set(), {"m4"})
+        assert len(gone) == len(come)
+
+
+async def test_responses_carry_the_side_of_their_stage() -> None:
+    strong, _ = await through(Sample(models=("policy",), n=1, side="strong"), record(), lambda _: "clear")
+    both, _ = await through(Sample(models=("judge",), n=1, side="weak"), strong, lambda _: "muddled")
+    assert [(response.text, response.side) for response in both.responses] == [("clear", "strong"), ("muddled", "weak")]

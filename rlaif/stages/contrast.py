@@ -1,0 +1,74 @@
+"""Two responses that differ by design: one asked to meet a principle, one asked to go against it.
+
+RLCD, Yang et al. 2023 (arXiv:2307.12950), section 3: the pair needs no judge. What asked for the
+difference stands before the prompt for sampling only; it is no part of the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from pydantic import Field
+
+from rlaif.constitution import Purpose
+from rlaif.context import Context
+from rlaif.llm import ask_all
+from rlaif.stages import Evidence, Stage, Temperature, Tokens
+from rlaif.stages.sample import as_response, with_responses
+from rlaif.types import Record, Side
+
+_SIDES: tuple[Side, ...] = ("strong", "weak")
+
+
+class Contrast(Stage):
+    """`n` pairs of responses, each by a principle drawn by weight; both sides share principle and sample number."""
+
+    model: str = "policy"
+    n: Annotated[int, Field(ge=1)] = 1
+    temperature: Temperature = 1.0
+    max_tokens: Tokens = 512
+    stop: tuple[str, ...] = ()
+
+    async def __call__(self, record: Record, context: Context) -> Record:
+        draws = [
+            (side, i, context.constitution.draw(context.draw_id(record.id, str(i)), "judge"))
+            for i in range(self.n)
+            for side in _SIDES
+        ]
+        completions = await ask_all(
+            *(
+                context.ask_by(
+                    self.model,
+                    f"contrast_{side}",
+                    record.prompt,
+                    {"principle": principle},
+                    temperature=self.temperature,
+                    max_tokens=self.max_tokens,
+                    stop=self.stop,
+                    sample=i,
+                )
+                for side, i, principle in draws
+            )
+        )
+        name = context.model(self.model).name
+        return with_responses(
+            record,
+            [
+                msgspec.structs.replace(as_response(completion, name, side), principle=principle.id)
+                for completion, (side, _, principle) in zip(completions, draws, strict=True)
+            ],
+        )
+
+    def roles(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def draws(self) -> Mapping[Purpose, int]:
+        return {"judge": 1}
+
+    def leaves(self) -> frozenset[Evidence]:
+        return frozenset({"sides"})
+
+    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+        return 2 * self.n, candidates + 2 * self.n
