@@ -72,7 +72,11 @@ class StageEntry(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything a run is made from. Limits, window and `export` are no part of its meaning."""
+    """Everything a run is made from. Limits, window, turns and `export` are no part of its meaning.
+
+    `one_engine_at_a_time`: of the models that run in this machine's memory (local, vllm, transformers) only
+    one is loaded; they take turns, pass by pass.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,6 +90,7 @@ class Settings(BaseModel):
     seed: int = 0
     limit: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=1)] = 256  # records under way at once
+    one_engine_at_a_time: bool = True
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -98,9 +98,8 @@ def _parts(path: str) -> list[Any]:
     """What the split names, in order; a sum has several."""
     from datasets import ReadInstruction  # late: takes seconds
 
-    where = parsed(path)
-    splits = _on_hub(where.dataset, where.config) if where.folder is None else _in_folder(path, where.folder)
-    split = where.split or (next(iter(splits)) if len(splits) == 1 else "train")
+    splits = _splits(path)
+    split = parsed(path).split or (next(iter(splits)) if len(splits) == 1 else "train")
     try:
         chosen = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in splits.items()})
     except ValueError:
@@ -110,36 +109,50 @@ def _parts(path: str) -> list[Any]:
     return [splits[one.splitname].select(range(one.from_, one.to)) for one in chosen]
 
 
-@cache  # one run asks three times; the hub may have changed in between, and each time costs a dozen requests
-def _on_hub(dataset: str, config: str | None) -> Mapping[str, Any]:
-    import datasets
-
-    path = f"{PREFIX}{dataset}" + (f"/{config}" if config else "")
-    if Path(datasets.__file__).with_name("packaged_modules").joinpath(dataset).exists():
-        # `json` and its like are file formats to load_dataset, which then reads the current folder.
-        raise ConfigError(f"{path}: '{dataset}' is a file format; write hf://OWNER/NAME, or hf://./FOLDER")
-    return _loaded(path, f"hf://datasets/{dataset}", config)  # else a folder of that name would be taken
-
-
-def _in_folder(path: str, folder: Path) -> Mapping[str, Any]:
-    if not folder.is_dir():
-        raise ConfigError(f"{path}: no folder {folder}; give that of a dataset, or hf://OWNER/NAME for one of the hub")
-    return _loaded(path, str(folder.resolve()), parsed(path).config)
-
-
-def _loaded(path: str, source: str, config: str | None) -> Mapping[str, Any]:
+def _splits(path: str) -> Mapping[str, Any]:
     """Every split by its name, memory-mapped: from the library's cache, which is filled first if need be."""
-    import datasets
-
-    saved = any(Path(source, name).is_file() for name in ("state.json", "dataset_dict.json"))
-    if saved and config:
-        raise ConfigError(f"{path}: a folder made by save_to_disk has no configurations; leave out '#{config}'")
+    where = parsed(path)
+    folder = where.folder
+    if folder and not folder.is_dir():
+        raise ConfigError(f"{path}: no folder {folder}; give that of a dataset, or hf://OWNER/NAME for one of the hub")
+    saved = folder and any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    if saved and where.config:
+        raise ConfigError(f"{path}: what save_to_disk made has no configurations; leave out '#{where.config}'")
+    if not folder and _is_format(where.dataset):
+        raise ConfigError(f"{path}: '{where.dataset}' is a file format; write hf://OWNER/NAME, or hf://./FOLDER")
     try:
         with _quiet():
-            found = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, config)
+            if folder is None:
+                return _on_hub(where.dataset, where.config)
+            return _saved(folder) if saved else _loaded(str(folder.resolve()), where.config)
     except Exception as error:  # datasets, the hub's client, pyarrow and yaml each raise their own
         raise ConfigError(f"{path}: {_what_to_do(error, path)}") from error
-    return found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
+
+
+@cache  # one run asks three times; the hub may change in between, and each time costs it a few requests
+def _on_hub(dataset: str, config: str | None) -> Mapping[str, Any]:
+    return _loaded(f"hf://datasets/{dataset}", config)  # by its name alone, a folder of that name would be taken
+
+
+def _loaded(source: str, config: str | None) -> Mapping[str, Any]:
+    from datasets import load_dataset
+
+    splits: Mapping[str, Any] = load_dataset(source, config)
+    return splits
+
+
+def _saved(folder: Path) -> Mapping[str, Any]:
+    from datasets import DatasetDict, load_from_disk
+
+    found = load_from_disk(str(folder))
+    return found if isinstance(found, DatasetDict) else {str(found.split or "train"): found}
+
+
+def _is_format(dataset: str) -> bool:
+    """Whether load_dataset takes it for `json` or its like, and would read the current folder's files."""
+    import datasets
+
+    return Path(datasets.__file__).with_name("packaged_modules").joinpath(dataset).exists()
 
 
 def _what_to_do(error: Exception, path: str) -> str:

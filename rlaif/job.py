@@ -20,8 +20,8 @@ from rlaif.config import Settings, assigned, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.errors import ConfigError, Pending
-from rlaif.journal import Journal
-from rlaif.llm import Tally
+from rlaif.journal import Journal, Traits
+from rlaif.llm import LLM, Tally
 from rlaif.models import open_models
 from rlaif.plan import calls_per_record, check_draws, check_export
 from rlaif.preflight import preflight
@@ -269,17 +269,26 @@ async def _records(
 ) -> Status:
     """All calls of the job: models opened and asked, parts written, models closed."""
     async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
-        asked = {role for _, stage in stages for role in stage.roles()}
-        specs = {role: spec for role, spec in job.settings.models.items() if role in asked}
-        models = open_models(specs, journal, environment, job.folder.path, sending=sending, retry_failed=retry_failed)
+        settings = job.settings
+        asked = dict.fromkeys(role for _, stage in stages for role in stage.roles())
+        models = open_models(
+            {role: settings.models[role] for role in asked},
+            journal,
+            environment,
+            job.folder.path,
+            sending=sending,
+            retry_failed=retry_failed,
+            one_engine_at_a_time=settings.one_engine_at_a_time,
+        )
         context = replace(context, models=models)
-        runner = Runner(job.folder, stages, context, window=job.settings.window, rebuild=rebuild, writing=sending)
+        runner = Runner(job.folder, stages, context, window=settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
         try:
             with _stopped_by_signals(runner), _rare_garbage_collection(), observer(job):
                 with contextlib.suppress(Pending):  # Ctrl-C already: the runner begins nothing then
-                    for llm in {id(llm): llm for llm in models.values()}.values():
-                        llm.traits = await preflight(llm, context.at("preflight").tally(llm))
+                    # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
+                    for llm in reversed({id(llm): llm for llm in models.values()}.values()):
+                        llm.traits = await _met(llm, context.at("preflight").tally(llm))
                         job.notices += llm.notices
                 begin()
                 await runner.run(reader)
@@ -289,6 +298,16 @@ async def _records(
     if not sending:
         return "dry_run"
     return "interrupted" if runner.stopping else "done"
+
+
+async def _met(llm: LLM, tally: Tally) -> Traits:
+    """What the model can do; where another engine has its turn, that one ends here. Raises as `preflight` does."""
+    try:
+        return await preflight(llm, tally)
+    except Pending:
+        if not await llm.settle():
+            raise
+    return await preflight(llm, tally)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from rlaif.backends import ENGINES, ModelSpec, identity_of, open_backend
+from rlaif.backends.turns import Turns
 from rlaif.journal import Journal
 from rlaif.llm import LLM
 
@@ -21,18 +22,21 @@ def open_models(
     *,
     sending: bool = True,
     retry_failed: bool = False,
+    one_engine_at_a_time: bool = True,
 ) -> dict[str, LLM]:
     """One LLM a model, not a role: a model in two roles is one server and one queue."""
     opened: dict[str, LLM] = {}
     models: dict[str, LLM] = {}
+    turns = Turns() if one_engine_at_a_time else None
     for role, spec in specs.items():
         same = spec.model_dump_json()
         if same not in opened:
+            opens = partial(open_backend, spec, environment, log_folder)
             opened[same] = LLM(
                 name=display_name(spec),
                 identity=identity_of(spec),
                 journal=journal,
-                open_backend=partial(open_backend, spec, environment, log_folder),
+                open_backend=partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens,
                 concurrency=spec.concurrency,
                 attempts=spec.attempts,
                 sending=sending,

@@ -14,7 +14,7 @@ _NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
     "best_vs_worst": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
     "best_vs_random": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
     "revision_vs_original": ({"revisions"}, "verdicts: add a 'judge' stage with comparisons: [revisions]"),
-    "strong_vs_weak": ({"sides"}, "two sides: add 'sample' stages with side: strong and side: weak"),
+    "strong_vs_weak": ({"sides"}, "sides: add a 'contrast' stage, or 'sample' stages with side: strong and side: weak"),
 }
 
 

@@ -1,4 +1,4 @@
-"""A dataset of the hub or of a folder gives its rows, is known by its content, and a wrong address says what is right."""
+"""A dataset of the hub or a folder gives its rows, is known by its content; a wrong address is told the right one."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Ten questions to train with, three to test."""
+    path = tmp_path / "questions"
     for split, n in {"train": 10, "test": 3}.items():
         questions = [{"prompt": f"{split} {i}?", "category": None if i else "first", "id": i} for i in range(n)]
-        _jsonl(tmp_path / f"{split}.jsonl", questions)
-    return tmp_path
+        _jsonl(path / f"{split}.jsonl", questions)
+    return path
 
 
 def _jsonl(path: Path, values: list[dict[str, Any]]) -> Path:
@@ -118,9 +119,9 @@ def test_the_dataset_of_a_run_gives_the_prompts_of_the_next(tmp_path: Path) -> N
     assert len(asked) == summary.pairs == 40
     assert [{"role": "user", "content": "Question 0: how do I open it?"}] in asked
     assert set(columns(path)) >= {"prompt", "chosen", "rejected"}
-    with pytest.raises(ConfigError, match=r"there are: preference, sft, kto; write hf://.*/dataset#preference:train$"):
+    with pytest.raises(ConfigError, match=r"there are: preference, .*; write hf://.*/dataset#preference:train$"):
         columns(f"hf://{tmp_path}/dataset:train")
-    with pytest.raises(ConfigError, match="no configuration 'pref'; there are: preference, sft, kto"):
+    with pytest.raises(ConfigError, match="no configuration 'pref'; there are: preference, sft"):
         columns(f"hf://{tmp_path}/dataset#pref")
 
 
@@ -132,7 +133,7 @@ def test_what_save_to_disk_made_is_read_too(tmp_path: Path) -> None:
     assert prompts(f"hf://{tmp_path}/two:dev[1:]") == ["b", "c"]
     with pytest.raises(ConfigError, match="no split 'train'; there are: dev, test; put one at the end, as in :dev"):
         prompts(f"hf://{tmp_path}/two")
-    with pytest.raises(ConfigError, match="no configurations; leave out '#x'"):
+    with pytest.raises(ConfigError, match="has no configurations; leave out '#x'"):
         prompts(f"hf://{tmp_path}/one#x")
 
 
@@ -214,7 +215,7 @@ for path in sys.argv[1:]:
 
 @contextmanager
 def hub() -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub with one dataset, `owner/name`, and those behind its gate, and the files it was asked for."""
+    """The address of a hub with one dataset, `owner/name`, and a gate to others; and the paths it was asked for."""
     asked: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -239,9 +240,11 @@ def hub() -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _answer(path: str) -> tuple[int, str, str | None]:
@@ -291,7 +294,7 @@ def test_what_the_hub_refuses_is_a_line_with_the_way_out(tmp_path: Path) -> None
         "hf://owner/nope",
         "hf://gated/data",
         "hf://owner/name",
-        "hf://owner/name/no:train",
+        "hf://owner/name/no:test",
         "hf://owner/name/hard:no",
     ]
     with hub() as (address, _):
@@ -299,7 +302,7 @@ def test_what_the_hub_refuses_is_a_line_with_the_way_out(tmp_path: Path) -> None
             "hf://owner/nope: there is no such dataset on the hub; check the name, and set HF_TOKEN if it is private",
             "hf://gated/data: is gated; accept its terms on its page, and set HF_TOKEN to a token of yours",
             "hf://owner/name: has several configurations; there are: easy, hard; write hf://owner/name/easy",
-            "hf://owner/name/no: no configuration 'no'; there are: easy, hard; write hf://owner/name/easy:train",
+            "hf://owner/name/no:test: no configuration 'no'; there are: easy, hard; write hf://owner/name/easy:test",
             "hf://owner/name/hard:no: no split 'no'; there are: test; put one at the end, as in :test or :test[:10%]",
         ]
 

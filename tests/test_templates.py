@@ -192,7 +192,7 @@ def test_a_file_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match="unknown template 'critic'; known: .*critique, judge_examples"):
+    with pytest.raises(ConfigError, match=r"unknown template 'critic'; known: .*critique, judge_examples"):
         Templates({"critic": "x.jinja"})
     with pytest.raises(ConfigError, match=r"unknown template 'zh/critique'; known: [\w, ]+$"):
         Templates({"zh/critique": "x.jinja"})

@@ -201,8 +201,8 @@ def named_parameter(text: str) -> str | None:
 
 def _refused(parameter: str | None, text: str) -> str | None:
     """The parameter as we call it: OpenAI names "messages[0].role" where it means the system role."""
-    if parameter is None or parameter.startswith("messages"):
-        return named_parameter(text) or parameter
+    if not parameter or parameter.startswith("messages"):
+        return named_parameter(text) or parameter or None
     return parameter
 
 

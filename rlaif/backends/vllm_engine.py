@@ -77,7 +77,8 @@ def main() -> None:
         # A forked engine would hold our end of the report open after our death.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         settings = msgspec.msgpack.decode(_read(sys.stdin.buffer), type=Settings)
-        sys.exit(asyncio.run(_serve(settings, report)))
+        code = asyncio.run(_serve(settings, report))
+        os._exit(code)  # the engine has ended; what is left of vLLM complains when the interpreter goes
 
 
 async def _serve(settings: Settings, report: IO[bytes]) -> int:
@@ -210,7 +211,7 @@ class Engine:
             await self._llm.do_log_stats()
 
     def close(self) -> None:
-        self._llm.shutdown()
+        self._llm.shutdown(STOP_S - 5)
 
     def _prompt(self, request: Request, template_kwargs: Mapping[str, Any]) -> list[int]:
         messages = [{"role": message.role, "content": message.content} for message in request.messages]

@@ -93,4 +93,4 @@ def _show_pair(console: Console, example: Example) -> None:
         body.append(f"{label}\n", style=style)
         body.append_text(said(f"{text[:_SHOWN_CHARACTERS]}{' ...' if len(text) > _SHOWN_CHARACTERS else ''}\n\n"))
     body.rstrip()
-    console.print(Panel(body, title=f"one pair, p(chosen) = {example.p:.2f}", box=box.ROUNDED))
+    console.print(Panel(body, title=f"one pair, {example.said}", box=box.ROUNDED))

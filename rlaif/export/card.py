@@ -57,8 +57,8 @@ def _front_matter(summary: ExportSummary, about: About) -> dict[str, object]:
 def _origin(about: About) -> str:
     named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
     lines = [
-        "Responses were sampled from a language model, revised and compared by language models under a written "
-        f"constitution. No human rated them. Made with rlaif {__version__}.\n",
+        "Responses were sampled from language models and revised, rated or compared by language models under a "
+        f"written constitution, as the stages say. No human rated them. Made with rlaif {__version__}.\n",
         f"- constitution: {_code(about.constitution_name)}, version {_code(about.constitution_version)}",
         *[f"- {what}: {_code(name)}" for what, name in named.items() if name],
         f"- stages: {' → '.join(map(_code, about.stages))}",
@@ -88,22 +88,26 @@ def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
         f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters chosen, "
         f"{summary.rejected_chars:.0f} rejected.\n"
     )
-    return f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n" + (
-        f"{_rule(settings)}Splits are by prompt.\n{lengths}" if summary.pairs else "Splits are by prompt.\n"
+    return f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n{_rules(summary, settings)}" + (
+        lengths if summary.pairs else ""
     )
 
 
-def _rule(settings: ExportSettings) -> str:
+def _rules(summary: ExportSummary, settings: ExportSettings) -> str:
     order = "the same winner in both orders" if settings.require_consistent else "either order may disagree"
-    least = f"; any pair needs a margin >= {settings.min_margin}" if settings.min_margin else ""
-    return f"A pair by verdicts needs p >= {settings.min_p} ({order}){least}. "
+    rules = ["Splits are by prompt."]
+    if settings.min_margin:
+        rules.append(f"A pair needs a margin >= {settings.min_margin}, unless nobody judged it.")
+    if summary.judges:
+        rules.append(f"A pair by verdicts needs p >= {settings.min_p} ({order}).")
+    return " ".join(rules) + "\n"
 
 
 def _judges(summary: ExportSummary) -> str:
+    if not summary.judges:
+        return "## Judges\n\nNo two responses were compared.\n"
     head = "| judge | verdicts | unusable | same winner in both orders | position bias |\n|---|---:|---:|---:|---:|\n"
     table = head + "\n".join(_judge(name, stats) for name, stats in summary.judges.items())
-    if not summary.judges:
-        table = "No response was judged."
     return f"## Judges\n\n{table}\n\nPosition bias is P(the response shown first wins) - 0.5; intervals are 95%.\n"
 
 

@@ -61,7 +61,7 @@ def _check_evidence(tally: Tally) -> None:
     if tally.no_pair["one_sided"] and not tally.sided:
         raise ConfigError(
             "strong_vs_weak needs responses with a side and none has one: "
-            "add 'sample' stages with side: strong and side: weak, or set export.pairs: []"
+            "add a 'contrast' stage, or 'sample' stages with side: strong and side: weak, or set export.pairs: []"
         )
 
 

@@ -16,7 +16,7 @@ NoPair = Literal[
     "single_candidate",  # fewer than two live candidates
     "identical",  # they all say the same
     "no_revision",  # no live revision beside its live first draft
-    "one_sided",  # no live strong response beside a live weak one
+    "one_sided",  # no live strong response beside a live weak one of its principle
     "no_verdict",  # nothing was judged
     "unparsed",  # the judge was asked and gave no usable answer
     "unscored",  # fewer than two candidates have a pointwise score, or a quality floor and none
@@ -117,12 +117,16 @@ class _Candidates:
     def texts_of(self, pair: Pair) -> set[str]:
         return {self.texts[pair.chosen], self.texts[pair.rejected]}
 
-    def of_side(self, side: Side) -> list[int]:
-        first: dict[str, int] = {}  # each text once
+    def of_side(self, side: Side) -> dict[str | None, list[int]]:
+        """By the principle that they were asked to meet or miss, if any; each text once."""
+        first: dict[tuple[str, str | None], int] = {}
         for i, text in self.texts.items():
             if self.record.responses[i].side == side:
-                first.setdefault(text, i)
-        return list(first.values())
+                first.setdefault((text, self.record.responses[i].principle), i)
+        found: dict[str | None, list[int]] = {}
+        for (_, principle), i in first.items():
+            found.setdefault(principle, []).append(i)
+        return found
 
     def barred(self, response: int) -> NoPair | None:
         """Why the response must not be a rejected one: with a floor, its pointwise score must reach it."""
@@ -212,14 +216,13 @@ def _revised(candidates: _Candidates, revision: int, draft: int, settings: Expor
 
 
 def _strong_vs_weak(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
-    """The i-th response of the strong model or prompt against the i-th of the weak one.
+    """The i-th response of the strong model or prompt against the i-th of the weak one, of the same principle if any.
 
     Delta learning (Geng et al. 2025, arXiv:2507.06187), contrasting prompts (RLCD, arXiv:2307.12950).
     """
     strong, weak = candidates.of_side("strong"), candidates.of_side("weak")
-    if not strong or not weak:
-        return ["one_sided"]
-    return [_sided(candidates, *pair, settings) for pair in zip(strong, weak, strict=False)]
+    pairs = [pair for principle in strong for pair in zip(strong[principle], weak.get(principle, ()), strict=False)]
+    return [_sided(candidates, *pair, settings) for pair in pairs] or ["one_sided"]
 
 
 def _sided(candidates: _Candidates, strong: int, weak: int, settings: ExportSettings) -> Pair | NoPair:

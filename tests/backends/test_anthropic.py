@@ -173,7 +173,11 @@ async def test_a_response_format_that_the_api_lacks_is_refused_here(form: Body) 
             [turn("user", "a"), turn("assistant", "b"), turn("user", "s\n\nc")],
         ),
         (chat(("user", "a"), ("system", "s")), None, [turn("user", "a\n\ns")]),
-        (chat(("assistant", "a"), ("user", "b")), None, [turn("user", "Begin."), turn("assistant", "a"), turn("user", "b")]),
+        (
+            chat(("assistant", "a"), ("user", "b")),
+            None,
+            [turn("user", "Begin."), turn("assistant", "a"), turn("user", "b")],
+        ),
         (chat(("system", "s")), [block("s")], [turn("user", "Begin.")]),
         (
             chat(("user", "a"), ("assistant", " \n"), ("user", "b")),
@@ -181,7 +185,7 @@ async def test_a_response_format_that_the_api_lacks_is_refused_here(form: Body) 
             [turn("user", "a"), turn("assistant", "(empty)"), turn("user", "b")],
         ),
     ],
-)  # fmt: skip
+)
 async def test_a_conversation_has_one_system_prompt_and_begins_with_the_user_who_alternates(
     messages: Messages, system: list[Body] | None, turns: list[Body]
 ) -> None:
@@ -564,9 +568,7 @@ class Llama(NamedTuple):
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
     """Not a LocalBackend's, which lives in one event loop: `rlaif.generate` brings its own."""
     folder = tmp_path_factory.mktemp("llama")
-    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        weights = gguf.as_q8_0(gguf.find_weights(""), folder)
+    with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-P", "-m", "rlaif.backends.llama_server"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -576,7 +578,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
         )
         assert server.stdin is not None
         assert server.stdout is not None
-        settings = Settings(str(weights), "smol", KEY, slots=2, context_tokens=2048)
+        settings = Settings(str(gguf.find_weights("")), "smol", KEY, slots=2, context_tokens=2048)
         server.stdin.write(msgspec.json.encode(settings) + b"\n")
         server.stdin.flush()
         yield Llama(server.stdout.readline().decode().strip())
@@ -607,7 +609,7 @@ async def test_a_real_server_answers_and_reads_the_system_prompt(llama: Llama) -
 @needs_model
 @pytest.mark.model
 async def test_a_real_server_is_cut_off_at_the_limit_and_stops_at_a_sequence(llama: Llama) -> None:
-    count = ("user", "Count from 1 to 9 with commas.")
+    count: tuple[Role, str] = ("user", "Count from 1 to 9 with commas.")
     cut = await told(llama, count, max_tokens=1)
     assert (cut.finish_reason, cut.usage.completion_tokens) == ("length", 1)
     whole = await told(llama, count, max_tokens=32)
@@ -645,15 +647,20 @@ async def test_a_real_servers_refusals_are_told_apart(llama: Llama) -> None:
 @pytest.mark.model
 def test_a_whole_run_goes_through_the_messages_api(llama: Llama, tmp_path: Path) -> None:
     model = json.dumps({"provider": "anthropic", "model": "smol", "base_url": llama.url, "api_key_env": "LLAMA_KEY"})
-    result = rlaif.generate(
-        "cai",
-        limit=2,
-        runs_dir=tmp_path,
-        run="r",
-        environment=ENVIRONMENT,
-        set=[f"models.policy={model}", f"models.judge={model}", "sample.max_tokens=24", "revise.rounds=1",
-             "revise.max_tokens=24", "revise.critique_max_tokens=24", 'sample.stop=["\\n\\n"]'],
-    )  # fmt: skip
+    short = {
+        "sample.max_tokens": 24,
+        "sample.stop": '["\\n\\n"]',
+        "revise.rounds": 1,
+        "revise.few_shot": "false",
+        "revise.max_tokens": 24,
+        "revise.critique_max_tokens": 24,
+        "filter.rules": "[]",
+        "judge.comparisons": "[revisions]",
+        "export.pairs": "[revision_vs_original]",
+    }
+    changes = {"models.policy": model, "models.judge": model, **short}
+    settings = [f"{path}={value}" for path, value in changes.items()]
+    result = rlaif.generate("cai", limit=2, runs_dir=tmp_path, run="r", environment=ENVIRONMENT, set=settings)
     assert result.summary["outcomes"] == {"ok": 2}
     records = list(RunFolder(tmp_path, "r").records())
     assert [len(made.responses) for made in records] == [3, 3]

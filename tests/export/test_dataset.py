@@ -203,6 +203,25 @@ def test_the_card_lists_the_numbers_and_quotes_what_users_named(tmp_path: Path) 
     assert len(text.splitlines()) < 120
 
 
+def test_the_card_of_a_run_without_verdicts_does_not_speak_of_them(tmp_path: Path) -> None:
+    settings = ExportSettings(min_margin=0.2)
+    export(lambda: [record("ab", scores=[0.5, -0.5])], tmp_path / "dataset", settings)
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    assert "| pairs | `best_vs_worst by score` | 1 |" in text
+    assert "A pair needs a margin >= 0.2" in text
+    assert "by verdicts needs" not in text
+    assert "No two responses were compared" in text
+    assert "- `scores`: " in text
+
+
+def test_a_run_without_a_judge_gives_sft_rows(tmp_path: Path) -> None:
+    settings = ExportSettings(pairs=(), sft=("drafts",))
+    summary = export(lambda: [record("ab")], tmp_path / "dataset", settings)
+    assert summary.rows == {"sft": {"train": 2}, "prompts": {"train": 1}}
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    assert "trl sft --config trl-sft.yaml\n```" in text
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"min_p": 0.4}, {"pairs": ["best_vs_worst"] * 2}, {"configs": []}, {"margin": 1}, {"min_margin": 2}, {"sft": []}],

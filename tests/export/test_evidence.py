@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rlaif.context import Context
@@ -130,6 +131,14 @@ def test_the_strong_one_is_chosen_and_nobody_need_judge() -> None:
     assert {(pair.p, pair.margin, pair.by) for pair in pairs} == {(None, None, "side")}
 
 
+def test_the_two_sides_of_a_pair_were_made_by_one_principle() -> None:
+    made = record("abcd", sides=["strong", "weak", "strong", "weak"], drops=[0])
+    kinds = ("kind", "kind", "honest", "honest")
+    responses = tuple(msgspec.structs.replace(r, principle=p) for r, p in zip(made.responses, kinds, strict=True))
+    pairs, _ = pairs_of(made.having(responses=responses), by("strong_vs_weak", max_pairs_per_prompt=5))
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [(2, 3)]
+
+
 def test_a_verdict_must_not_go_against_the_side_but_need_not_be_clear() -> None:
     def judged(p: float | None) -> Record:
         return record("ab", [(0, 1, p, p)], sides=["strong", "weak"])
@@ -173,7 +182,7 @@ class Leaves(Stage):
         ("best_vs_worst", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
         ("best_vs_random", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
         ("revision_vs_original", ["revisions"], ["scores", "sides"], r"'judge' stage with .*\[revisions\]"),
-        ("strong_vs_weak", ["sides"], ["all", "revisions", "scores"], "'sample' stages with side: strong"),
+        ("strong_vs_weak", ["sides"], ["all", "revisions", "scores"], "'contrast' stage, or 'sample' stages with side"),
     ],
 )
 def test_a_plan_that_cannot_make_the_pairs_is_told_which_stage_to_add(
@@ -194,7 +203,7 @@ def test_a_run_without_the_evidence_is_refused_and_one_with_some_is_not(tmp_path
         export(by("best_vs_worst"), record("ab"))
     with pytest.raises(ConfigError, match="no record was judged: add a 'judge' stage"):
         export(by("revision_vs_original"), record(["a", ("b", 0)], scores=[0.1, 0.2]))
-    with pytest.raises(ConfigError, match="none has one: add 'sample' stages with side: strong"):
+    with pytest.raises(ConfigError, match="none has one: add a 'contrast' stage"):
         export(by("strong_vs_weak"), record("ab"))
     sided = record("ab", sides=["strong", "weak"])
     assert export(by("strong_vs_weak"), record("ab", prompt="x"), sided) == {"strong_vs_weak by side": 1}

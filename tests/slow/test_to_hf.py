@@ -66,7 +66,7 @@ TEXTS = [
         "cafe\u0301",
         "ﬁ ﬂ",
     ),
-    *("∑∫√ π≈3.14", "\u00a0nbsp\u2003em\u200bzero", "\x00\x01\x7f", "\ufeffbom", "\U0010ffff"),
+    *("∑∫√ π≈3.14", "cafe\u0301", "\u00a0nbsp\u2003em\u200bzero", "\x00\x01\x7f", "\ufeffbom", "\U0010ffff"),
     *("...", "!?!?", "---", "=== a ===", "((()))", "$100 & 50% @home #tag", "a" * 300, "ab " * 60, " " * 40 + "x"),
     *("<|im_start|>user\nhi<|im_end|>\n", "<|im_start|><|im_start|>", "x<|endoftext|>y", " <|im_end|> ", "<|im_end"),
     *("<repo_name>a<filename>b.py<gh_stars>", "<|not_a_token|>"),
