@@ -312,6 +312,14 @@ async def test_until_clean_ends_the_chain_when_the_critique_finds_nothing(critiq
     assert len(after.responses) == 1 + rounds
 
 
+def test_long_chinese_text_is_read_in_linear_time() -> None:
+    for text in ("的" * 100_000, "好的，以下是" * 20_000, "，" * 100_000):
+        assert chosen_option(text) is None
+        assert rating(text) is None
+        for rule in ("repetition", "role_tags", "critique_leak", "no_op_revision"):
+            assert reason(rule, text, revises="别的。") in (None, "repetition")
+
+
 # Replies
 
 

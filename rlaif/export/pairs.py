@@ -233,7 +233,8 @@ def _sided(candidates: _Candidates, strong: int, weak: int, settings: ExportSett
         return barred
     seen = candidates.comparisons.of(strong, weak)
     if seen is None:
-        return Pair(strong, weak, None, None, "strong_vs_weak")
+        principle = candidates.record.responses[strong].principle
+        return Pair(strong, weak, None, None, "strong_vs_weak", principles=(principle,) if principle else ())
     if seen.p <= 0.5 - TIE:
         return "weak_preferred"
     margin = max(0.0, 2 * seen.p - 1)

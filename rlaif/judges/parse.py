@@ -21,11 +21,11 @@ _LEAD_IN = frozenset(
 _LABEL = r"(?:(?:the|my|better|best|final)\W+)*(?:answer|choice|decision|option|response|verdict)\W*"
 # In Chinese these words follow each other as they like: 答案是, 我认为更好的回答是, 最终选择.
 _CHINESE_LABEL = (
-    r"(?:(?:我|认为|觉得|会|应该?|更|较|最|好|佳|优|终|的|答案|选择?|选项|回答|回复|结论|判断|决定|结果|是|为)+\W*)"
+    r"(?:(?:我|认为|觉得|会|应该?|更|较|最|好|佳|优|终|的|答案|选择?|选项|回答|回复|结论|判断|决定|结果|是|为)\W*)*"
 )
 _HAN = "[\u4e00-\u9fff]"
 _CHOICE = re.compile(
-    rf"^\W*(?P<label>(?:{_LABEL}(?:is\W*)?|{_CHINESE_LABEL}){{0,3}})"
+    rf"^\W*(?P<label>{_CHINESE_LABEL}(?:{_LABEL}(?:is\W*)?){{0,2}})"
     rf"(?P<option>(?-i:[AB]))(?:(?!\w)|(?={_HAN}))(?P<rest>.*)",
     re.I | re.S,
 )
@@ -58,7 +58,7 @@ def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]
     """
     mass = dict.fromkeys(options, 0.0)
     for text, logprob in token.top or ((token.token, token.logprob),):
-        option = text.translate(_ASCII).strip(_AROUND)
+        option = _bare(text)
         if option in mass:
             mass[option] += math.exp(logprob)
     return mass
@@ -71,7 +71,7 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
     preambles and noise, and a small rest of it says nothing about the comparison.
     """
     for token in logprobs:
-        word = token.token.translate(_ASCII).strip(_AROUND)
+        word = _bare(token.token)
         if not word or word.lower() in _LEAD_IN:
             continue
         said = "".join(other.token for other in logprobs)
@@ -81,6 +81,11 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
         total = mass["A"] + mass["B"]
         return mass["A"] / total if total > 0 and total >= min_mass else None
     return None
+
+
+def _bare(token: str) -> str:
+    """A token without what may stand around the letter."""
+    return (token if token.isascii() else token.translate(_ASCII)).strip(_AROUND)
 
 
 def chosen_option(text: str) -> str | None:
@@ -101,7 +106,7 @@ def chosen_option(text: str) -> str | None:
 def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
     """The mean of the digits 1-9 under their probabilities (Lee et al. 2023, section 3.3), or None."""
     for i, token in enumerate(logprobs):
-        word = token.token.translate(_ASCII).strip(_AROUND)
+        word = _bare(token.token)
         if not word or word.lower() in _RATING_LEAD_IN:
             continue
         if i + 1 < len(logprobs) and logprobs[i + 1].token[:1].isdigit():
