@@ -32,8 +32,11 @@ def open_models(
         same = spec.model_dump_json()
         if same not in opened:
             opens = partial(open_backend, spec, environment, log_folder)
+            name = display_name(spec)
+            if any(name == other.name for other in opened.values()):
+                name = f"{name} ({role})"  # told apart in verdicts and counts
             opened[same] = LLM(
-                name=display_name(spec),
+                name=name,
                 identity=identity_of(spec),
                 journal=journal,
                 open_backend=partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens,

@@ -64,20 +64,21 @@ class Script(BaseModel):
             return _one_token(request, {"A": 0.9, "B": 0.1})
         if self.refusal_rate and _draw(self.seed, "refuse", request) < self.refusal_rate:
             return Completion("I can't help with that.", "refusal", usage=_usage(request, 6))
-        if "one letter" in asked:  # after reasoning the responses are in an earlier turn
+        if request.top_logprobs or (request.max_tokens or _FEW) < _FEW:  # a letter or a digit, in any language
+            if "<response>" in asked:
+                return self._rate(request, asked)
+            # After reasoning the responses are in an earlier turn.
             shown = next((m.content for m in reversed(request.messages) if "<response_b>" in m.content), None)
             if shown is not None:
                 return self._choose(request, _between(shown, "response_a"), _between(shown, "response_b"))
-        if "from 1" in asked and "<response>" in asked:
-            return self._rate(request, asked)
         return self._write(request, asked)
 
     def _write(self, request: Request, asked: str) -> Completion:
         noise = blake2b(request.key(), digest_size=8, salt=str(self.seed).encode()[:16]).digest()
         quality = int.from_bytes(noise[:4], "big") / 2**32
-        if "Revision request" in asked:
+        if asked.startswith(_REVISE):
             answers = [m.content for m in request.messages[:-1] if m.role == "assistant"]
-            criticised = any("Critique request" in m.content for m in request.messages[-3:-2])
+            criticised = any(m.content.startswith(_CRITICISE) for m in request.messages[-3:-2])
             before = quality_of(answers[-2 if criticised else -1])
             quality = min(1.0, (0.5 if before is None else before) + self.gain * quality)
         text = f"Scripted answer {noise[:4].hex()} of quality {quality:.3f}:"
@@ -178,6 +179,9 @@ def quality_of(text: str) -> float | None:
 
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
+# How our templates begin, in English and Chinese; a short answer has fewer tokens than _FEW.
+_REVISE, _CRITICISE = ("Revision request", "修改要求"), ("Critique request", "批评要求")
+_FEW = 32
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
 
 

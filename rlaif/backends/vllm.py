@@ -158,7 +158,7 @@ class _Engine:
             return completion
         finally:
             del self._waiting[number]
-            if not reply.done() or reply.cancelled():
+            if reply.cancelled() and not self.ended:
                 self.process.stdin.write(frame(Ask(number)))  # nobody waits for it any more
 
     async def _watch(self) -> None:

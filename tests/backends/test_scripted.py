@@ -24,7 +24,7 @@ def ask(text: str, **fields: Any) -> Request:
 
 def compare(a: str, b: str, **fields: Any) -> Request:
     text = f"<response_a>{a}</response_a><response_b>{b}</response_b> Answer with one letter."
-    return ask(text, **{"top_logprobs": 5, **fields})
+    return ask(text, **{"top_logprobs": 5, "max_tokens": 16, **fields})
 
 
 def scripted(**script: Any) -> ScriptedBackend:
