@@ -289,6 +289,6 @@ def test_an_unknown_run_is_answered_with_the_known_ones(tmp_path: Path) -> None:
 
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     settings = ["models.judge={provider: scripted, model: twin, script: {seed: 1}}", "filter.min_candidates=0"]
-    result = generate("small", policy="scripted/twin", limit=3, runs_dir=tmp_path, run="twins", set=settings)
+    result = generate(tmp_path, policy="scripted/twin", judge=None, set=settings)
     names = {(stage["stage"], stage["model"]) for stage in result.summary["stages"]}
     assert {("sample", "twin"), ("judge", "twin (judge)")} <= names
