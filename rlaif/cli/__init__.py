@@ -42,6 +42,7 @@ app.command("export")(generate.export)
 app.command("show")(show.show)
 app.command("list")(files.list_all)
 app.command("copy")(files.copy)
+app.command("convert")(files.convert)
 app.add_typer(files.constitution, name="constitution")
 app.add_typer(files.journal, name="journal")
 

@@ -40,6 +40,22 @@ def list_all(runs_dir: RunsDir = Path("runs")) -> None:
         typer.echo(harmless(f"  {settings.parent.name}: {state}"))
 
 
+def convert(
+    weights: Annotated[str, typer.Argument(help="A GGUF file, OWNER/REPO/FILE.gguf, or 'local' for the bundled one.")],
+    to: Annotated[Path, typer.Argument(help="The folder to make.")],
+    dtype: Annotated[str, typer.Option(help="float32 (exact), float16 or bfloat16.")] = "float32",
+) -> None:
+    """Turn a GGUF file into a Hugging Face folder, which trainers and vLLM read. Llama architectures."""
+    from rlaif.backends.gguf import find_weights
+    from rlaif.backends.to_hf import DTYPES, convert
+    from rlaif.errors import ConfigError
+
+    chosen = next((known for known in DTYPES if known == dtype), None)
+    if chosen is None:
+        raise ConfigError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
+    typer.echo(convert(find_weights("" if weights == "local" else weights), to, chosen))
+
+
 def copy(
     name: Annotated[str, typer.Argument(help="A bundled file, as NAME or KIND/NAME.")],
     to: Annotated[Path, typer.Option(help="The folder to put it in.")] = Path(),

@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json to stan
 def generate(
     pipeline: Annotated[str, typer.Argument(help="Bundled pipeline or a YAML file.")] = "cai",
     constitution: Annotated[str | None, typer.Option(help="Bundled constitution or a YAML file.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Bundled set, or a JSONL, CSV or Parquet file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Bundled set; JSONL, CSV or Parquet file; hf://DATASET.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts. [local model: 16]")] = None,
     policy: Annotated[str | None, typer.Option(help="Model that answers and revises: provider/model.")] = None,
     judge: Annotated[str | None, typer.Option(help="Model that judges.")] = None,
@@ -38,7 +38,8 @@ def generate(
 ) -> None:
     """Turn a constitution and prompts into a preference dataset.
 
-    Models: local, local/FILE.gguf, openai/MODEL, http://HOST:PORT/v1#MODEL, scripted.
+    Models: local, local/FILE.gguf, openai/MODEL, anthropic/MODEL, http://HOST:PORT/v1#MODEL, vllm/MODEL,
+    transformers/MODEL, scripted.
     Run the same command again after any interruption: nothing that was answered is asked twice.
     """
     from rlaif import job
