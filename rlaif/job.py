@@ -216,6 +216,8 @@ def _run(
     check_draws(stages, constitution)
     planned = calls_per_record(stages, len(constitution.principles))
     job = Job(settings, folder, _count(reader), planned, limited_for_local)
+    if not constitution.language.lower().startswith(templates.language):
+        job.notices.append(f"no templates in '{constitution.language}': every turn around the texts is English")
     now = meaning(settings, stages, constitution, templates)
     check_meaning(folder, now)
     with contextlib.ExitStack() as held:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +46,12 @@ def bundled(kind: Kind, name: str) -> Path:
 def names(kind: Kind) -> list[str]:
     """The bundled names of a kind, without suffix, sorted."""
     return list(_bundled(kind))
+
+
+def title(kind: Kind, name: str) -> str:
+    """The first sentence of the comment that a bundled YAML file begins with."""
+    lines = takewhile(lambda line: line.startswith("# "), bundled(kind, name).read_text("utf-8").splitlines())
+    return re.split(r"(?<=\.)\s", " ".join(line[2:] for line in lines), maxsplit=1)[0]
 
 
 def copy(name: str, kind: Kind | None = None, to_folder: Path = Path()) -> Path:

@@ -184,6 +184,8 @@ def test_generate_takes_the_language_from_the_constitution(tmp_path: Path, monke
     records = list(RunFolder(tmp_path, "zh").records())
     assert [record.prompt[0].content for record in records] == [row["prompt"] for row in PROMPTS[:6]]
     assert all(len(record.responses) == 3 and record.verdicts for record in records)
+    assert {verdict.outcome for record in records for verdict in record.verdicts} == {"ok"}
+    assert result.summary["dataset"]["pairs"] >= 4
     ours = [text for text in map(_without_answers, asked) if not text.endswith("the letter only.")]
     assert len(ours) == result.summary["calls"]["sent"] - 1  # the first is the preflight's
     assert not [text for text in ours if SENTENCE.search(text)]

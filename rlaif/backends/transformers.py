@@ -12,6 +12,7 @@ import logging
 import math
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -443,7 +444,7 @@ def body_of(request: Request) -> Body:
         raise ProviderError("bad_request", f"extra_body: {error}") from error
 
 
-# from_pretrained sets torch's default dtype for the whole process, and the progress bars' switch is one too.
+# from_pretrained sets torch's default dtype for the whole process; _no_display changes what is the process's too.
 _LOADING = threading.Lock()
 
 
@@ -451,7 +452,7 @@ def _loaded(spec: ModelSpec, spare_folder: Path, log: Path) -> _Model:
     """Raises ConfigError for a name that means nothing, ProviderError for what cannot be loaded."""
     name = spec.model or "the bundled model"
     try:
-        with _LOADING, _no_progress_bars():
+        with _LOADING, _no_display():
             folder = model_folder(spec, spare_folder)
             adapter = adapter_folder(spec)
             tokenizer = _tokenizer(spec, folder, adapter)
@@ -544,13 +545,19 @@ def _messages_to(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _no_display() -> Iterator[None]:
+    """Progress bars are off, and warnings go to the log."""
     from transformers.utils import logging as display
+
+    def note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        logging.getLogger("transformers").warning("%s: %s", category.__name__, message)
 
     shown = display.is_progress_bar_enabled()
     display.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = note
+            yield
     finally:
         if shown:
             display.enable_progress_bar()

@@ -23,10 +23,16 @@ def list_all(runs_dir: RunsDir = Path("runs")) -> None:
     import json
 
     from rlaif.cli.text import harmless
-    from rlaif.resources import SUFFIX, names
+    from rlaif.resources import SUFFIX, names, title
 
-    for kind in SUFFIX:
-        typer.echo(f"{kind}: {', '.join(names(kind))}")
+    for kind, suffix in SUFFIX.items():
+        if suffix == ".yaml":
+            typer.echo(f"{kind}:")
+            width = max(map(len, names(kind)))
+            for name in names(kind):
+                typer.echo(f"  {name:{width}}  {title(kind, name)}")
+        else:
+            typer.echo(f"{kind}: {', '.join(names(kind))}")
     typer.echo(f"runs in {runs_dir}:")
     for settings in sorted(runs_dir.glob("*/run.yaml")):
         try:

@@ -24,7 +24,12 @@ def test_it_runs_as_a_module_too(rlaif: Command) -> None:
 
 
 def test_the_list_names_what_ships_and_the_runs_there_are(rlaif: Command) -> None:
-    assert "constitutions: general, helpful-honest-harmless, safety" in rlaif("list").out
+    out = rlaif("list").out
+    assert re.search(
+        r"^  delta +Delta learning: a strong model's answer against a weak model's; no judge\.$", out, re.M
+    )
+    assert re.search(r"^  safety\.zh +The Chinese counterpart of safety\.yaml", out, re.M)
+    assert "data: borderline, helpful, redteam" in out
     rlaif.generate()
     (rlaif.folder / "runs/odd").mkdir()
     (rlaif.folder / "runs/odd/run.yaml").write_text("")
@@ -51,6 +56,17 @@ def test_a_bundled_file_is_copied_to_be_edited(rlaif: Command, name: str, file: 
     assert done.code == 0
     assert file in done.out
     assert (rlaif.folder / file).stat().st_size > 100
+
+
+def test_a_gguf_file_becomes_a_hugging_face_folder(rlaif: Command) -> None:
+    for weights, dtype, said in [
+        ("none.gguf", "float32", "no file"),
+        ("local", "int4", "unknown dtype 'int4'; known: f"),
+    ]:
+        done = rlaif("convert", weights, "model", "--dtype", dtype)
+        assert done.code == 2
+        assert said in done.err
+    assert not (rlaif.folder / "model").exists()
 
 
 def test_a_copied_pipeline_is_used_by_its_file_name(rlaif: Command) -> None:

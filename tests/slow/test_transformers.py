@@ -162,9 +162,7 @@ def plainly(plain: tuple[Any, Any], request: Request) -> list[int]:
     model, tokenizer = plain
     ids = prompt_ids(tokenizer, request)
     # The 1.0 keeps the folder's own 1.9 out.
-    config = transformers.GenerationConfig(
-        max_new_tokens=request.max_tokens, do_sample=False, repetition_penalty=1.0
-    )
+    config = transformers.GenerationConfig(max_new_tokens=request.max_tokens, do_sample=False, repetition_penalty=1.0)
     made = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     tokens: list[int] = made[0, ids.shape[1] :].tolist()
     return tokens
@@ -273,12 +271,10 @@ async def test_the_body_reaches_the_template_and_the_sampling(backend: Transform
         backend,
         ask(max_tokens=40),
         ask(max_tokens=40, extra={"body": {"chat_template_kwargs": {"shout": True}}}),
-        ask(max_tokens=40, extra={"body": {"repetition_penalty": 1e6}}, top_logprobs=0),
+        ask(max_tokens=40, extra={"body": {"repetition_penalty": 1e6}}),
         ask(max_tokens=40, extra={"body": {"top_k": 1}}, temperature=1.0, seed=2),
     )
     assert loud.usage.prompt_tokens > plain.usage.prompt_tokens
-    assert varied.logprobs is not None
-    assert len({token.token for token in varied.logprobs}) == 40
     assert first.text == plain.text != varied.text
 
 
@@ -310,7 +306,8 @@ async def test_a_template_without_a_system_role_says_so_and_one_that_refuses_oth
 async def test_what_cannot_be_loaded_is_one_line_for_all_who_ask_and_is_tried_once(
     make: Made, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    broken = make()
+    broken, untold_folder = make(), make(template=None)
+    capfd.readouterr()
     (broken / "model.safetensors").write_bytes(b"not weights")
     backend = TransformersBackend(spec(broken), tmp_path)
     errors = [await failure(backend, ask()), *await asyncio.gather(failure(backend, ask()), failure(backend, ask("b")))]
@@ -320,7 +317,7 @@ async def test_what_cannot_be_loaded_is_one_line_for_all_who_ask_and_is_tried_on
         assert str(error).endswith(f"; its log: {tmp_path / 'transformers.log'}")
     await backend.close()
     assert (tmp_path / "transformers.log").read_text().count("cannot be loaded") == 1
-    untold = TransformersBackend(spec(make(template=None)), tmp_path)
+    untold = TransformersBackend(spec(untold_folder), tmp_path)
     error = await failure(untold, ask())
     assert error.kind == "not_found"
     assert str(error).endswith("has no chat template; choose an instruct model")
@@ -331,7 +328,7 @@ async def test_what_cannot_be_loaded_is_one_line_for_all_who_ask_and_is_tried_on
 async def test_an_engines_settings_reach_from_pretrained(tiny: Path, tmp_path: Path) -> None:
     exact = TransformersBackend(spec(tiny), tmp_path)
     rough = TransformersBackend(spec(tiny, engine={"dtype": "bfloat16", "attn_implementation": "eager"}), tmp_path)
-    one, other = (await backend.complete(ask(max_tokens=1, top_logprobs=1)) for backend in (exact, rough))
+    one, other = [await backend.complete(ask(max_tokens=1, top_logprobs=1)) for backend in (exact, rough)]
     assert one.logprobs is not None
     assert other.logprobs is not None
     assert one.logprobs[0].logprob != other.logprobs[0].logprob
@@ -374,7 +371,7 @@ async def test_a_batch_that_is_too_big_for_memory_is_halved_and_stays_so(
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         rows, width = kwargs["input_ids"].shape
         sizes.append(rows if width > 1 else 0)
-        if rows > fits and kwargs["past_key_values"].get_seq_length() > 40:  # in the midst of the answers
+        if rows > fits and width == 1:  # in the midst of the answers
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return real(self, *args, **kwargs)
 
@@ -425,12 +422,13 @@ async def test_closing_frees_the_model_and_ends_its_thread_within_a_token(
         real(self, name, model, *rest)
 
     monkeypatch.setattr(_Model, "__init__", noted)
-    before = threading.active_count()
     backend = TransformersBackend(spec(tiny, context_tokens=2048), tmp_path)
     long = asyncio.create_task(backend.complete(ask(max_tokens=1900)))
     cancelled = asyncio.create_task(backend.complete(ask("hi", 1900)))
-    while not models or not any(thread.name == "transformers" for thread in threading.enumerate()):
+    while not models:
         await asyncio.sleep(0.01)
+    worker = backend._worker
+    assert worker is not None
     await asyncio.sleep(0.3)
     cancelled.cancel()
     start = time.monotonic()
@@ -440,8 +438,7 @@ async def test_closing_frees_the_model_and_ends_its_thread_within_a_token(
         await long
     gc.collect()
     assert [model() for model in models] == [None]
-    assert [t.name for t in threading.enumerate() if t.name == "transformers"] == []
-    assert threading.active_count() <= before + 1  # asyncio's own, of to_thread
+    assert not worker.is_alive()
     await backend.close()
 
 
