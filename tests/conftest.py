@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.llama import Llama, served
 
 # Children inherit it: a missing file is an error at once, not a look at the hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,6 +47,13 @@ def _refuse_network(event: str, args: tuple[Any, ...]) -> None:  # Any: each eve
 # An audit hook sees what patched methods miss: _socket.socket, UDP, connect_ex, every library's own
 # import of `socket`. It stays for the life of the process, which is pytest's own.
 sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
+    """A llama.cpp server on this machine, for all tests that talk to one by its address."""
+    with served(tmp_path_factory.mktemp("llama")) as server:
+        yield server
 
 
 @pytest.fixture

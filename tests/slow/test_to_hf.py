@@ -146,6 +146,18 @@ def model(folder: Path) -> Any:  # Any: transformers' own
     return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
+class Answer(NamedTuple):
+    prompt: list[int]
+    tokens: list[int]
+
+
+@pytest.fixture(scope="module")
+def answers(tokenizer: Any, model: Any) -> list[Answer]:  # Any: transformers' own
+    """Our greedy answers to the five prompts."""
+    prompts = [tokenizer(chat(tokenizer, prompt))["input_ids"] for prompt in PROMPTS]
+    return [Answer(ids, greedy(model, ids)) for ids in prompts]
+
+
 def chat(tokenizer: Any, prompt: str) -> str:  # Any: transformers' own
     messages = [{"role": "user", "content": prompt}]
     text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -173,34 +185,32 @@ def completion(server: Server, ids: list[int]) -> tuple[list[int], list[dict[int
 
 
 @needs_model
-def test_in_full_precision_both_answer_alike(folder: Path, tokenizer: Any, model: Any, tmp_path: Path) -> None:
+def test_in_full_precision_both_answer_alike(answers: list[Answer], tokenizer: Any, tmp_path: Path) -> None:
     full = in_full(find_weights(""), tmp_path / "F32.gguf")
     with served(full) as server:
-        for prompt in PROMPTS:
-            text = chat(tokenizer, prompt)
-            ids = server.ids(text, special=True)
-            assert tokenizer(text)["input_ids"] == ids
-            ours, (theirs, _) = greedy(model, ids), completion(server, ids)
-            assert len(ours) >= AT_LEAST, prompt
-            assert ours == theirs, prompt
+        for text, ours in zip(PROMPTS, answers, strict=True):
+            assert server.ids(chat(tokenizer, text), special=True) == ours.prompt
+            theirs, _ = completion(server, ours.prompt)
+            assert len(theirs) >= AT_LEAST, text
+            assert ours.tokens == theirs, text
     full.unlink()
 
 
 @needs_model
-def test_quantised_arithmetic_changes_only_what_was_almost_a_tie(tokenizer: Any, model: Any) -> None:
+def test_quantised_arithmetic_changes_only_what_was_almost_a_tie(answers: list[Answer], model: Any) -> None:
     """llama.cpp calculates with activations of 8 bits where the weights are quantised."""
     with served(find_weights("")) as server:
-        for prompt in PROMPTS:
-            ids = server.ids(chat(tokenizer, prompt), special=True)
-            ours, (theirs, tops) = greedy(model, ids), completion(server, ids)
-            equal = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
-            print(f"{prompt!r}: the first {equal} of {len(ours)} tokens are equal")
-            if equal == len(ours):
+        for text, ours in zip(PROMPTS, answers, strict=True):
+            theirs, tops = completion(server, ours.prompt)
+            pairs = zip(ours.tokens, theirs, strict=False)
+            equal = next((i for i, (mine, other) in enumerate(pairs) if mine != other), None)
+            print(f"{text!r}: equal for {len(theirs) if equal is None else equal} of {len(theirs)} tokens")
+            if equal is None:
                 continue
-            mine, other = next_two(model, ids + ours[:equal]), tops[equal]
-            print(f"  then {mine} here, {other} there")
-            assert mine.keys() == other.keys() == {ours[equal], theirs[equal]}
-            assert max(abs(mine[token] - other[token]) for token in mine) < NOISE
+            here, there = next_two(model, ours.prompt + ours.tokens[:equal]), tops[equal]
+            print(f"  then {here} here, {there} there")
+            assert here.keys() == there.keys() == {ours.tokens[equal], theirs[equal]}
+            assert max(abs(here[token] - there[token]) for token in here) < NOISE
 
 
 @needs_model
