@@ -96,7 +96,9 @@ class VLLMBackend:
             await engine.load(Settings(str(folder), self._spec.engine, str(adapter) if adapter else None))
             loaded = True
         except ProviderError as error:
-            why = last_words(self._log, said_before) or str(error)
+            why = str(error).partition("; its log")[0]
+            if error.kind == "server" or "root cause" in why:
+                why = last_words(self._log, said_before) or why
             raise ProviderError("not_found", f"vLLM cannot load {folder}: {why}; its log: {self._log}") from error
         finally:
             if not loaded:

@@ -95,7 +95,7 @@ async def _serve(settings: Settings, report: IO[bytes]) -> int:
         engine = Engine(settings)
     except Exception as error:  # each part of vLLM raises its own
         traceback.print_exc()
-        reply(Reply(READY, refusal=refusal_of(error)))
+        reply(Reply(READY, refusal=refusal_of(error, "not_found")))
         return 1
     reply(Reply(READY))
     running: dict[int, asyncio.Task[None]] = {}
@@ -306,7 +306,8 @@ def _logprobs(token_ids: Collection[int], logprobs: Any, top: int | None) -> Ite
         )
 
 
-def refusal_of(error: Exception) -> Refusal:
+def refusal_of(error: Exception, kind: ProviderErrorKind = "server") -> Refusal:
+    """`kind` is for errors that say nothing of what is to be done."""
     from vllm.exceptions import VLLMClientError
 
     if isinstance(error, ConfigError):
@@ -315,7 +316,7 @@ def refusal_of(error: Exception) -> Refusal:
         error = _bad_request(error)
     if isinstance(error, ProviderError):
         return Refusal(error.kind, str(error), error.parameter)
-    return Refusal("server", _in_a_line(error))
+    return Refusal(kind, _in_a_line(error))
 
 
 def _bad_request(error: Exception) -> ProviderError:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from rlaif.backends.gguf import INSTALL, _in_wheel, find_weights
-from rlaif.backends.llama_server import Settings
+from rlaif.backends.llama_server import Settings, threads
 from rlaif.backends.to_hf import PRE_TOKENIZERS, convert, converted
 from tests.backends.test_to_hf import META, as_gguf, made, write
 
@@ -142,8 +142,11 @@ def tokenizer(folder: Path) -> Any:  # Any: transformers' own
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Any:  # Any: transformers' own
-    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+def model(folder: Path) -> Iterator[Any]:  # Any: transformers' own
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    yield transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    torch.set_num_threads(before)
 
 
 class Answer(NamedTuple):

@@ -19,6 +19,9 @@ import pytest_asyncio
 
 from rlaif.backends import ModelSpec, gguf
 from rlaif.errors import ProviderError
+from rlaif.journal import Journal
+from rlaif.llm import LLM, Tally
+from rlaif.preflight import preflight
 from rlaif.types import Completion, Message, Request
 
 torch = pytest.importorskip("torch", reason="needs the [train] extra")
@@ -303,6 +306,15 @@ async def test_a_template_without_a_system_role_says_so_and_one_that_refuses_oth
     await backend.close()
 
 
+async def test_the_first_call_finds_out_that_there_is_no_system_role(make: Made, tmp_path: Path) -> None:
+    settings = spec(make(template=NO_SYSTEM))
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        llm = LLM("tiny", "transformers:tiny", journal, lambda: TransformersBackend(settings, tmp_path))
+        traits = await preflight(llm, Tally())
+        await llm.close()
+    assert (traits.system_role, traits.top_logprobs, traits.rejected) == (False, 20, ())
+
+
 async def test_what_cannot_be_loaded_is_one_line_for_all_who_ask_and_is_tried_once(
     make: Made, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -494,7 +506,7 @@ def test_chances_spread_over_the_unit_interval_give_each_token_its_share(
 
 @needs_model
 @pytest.mark.model
-async def test_the_bundled_model_answers_the_same_alone_and_in_a_batch_and_as_fast_as_it_can(tmp_path: Path) -> None:
+async def test_the_bundled_model_answers_the_same_alone_and_in_a_batch(tmp_path: Path) -> None:
     backend = TransformersBackend(spec(""), tmp_path)
     first = await backend.complete(ask("What is the capital of France?", 16))
     assert "Paris" in first.text
@@ -525,10 +537,12 @@ def test_a_whole_run_on_the_bundled_model(tmp_path: Path) -> None:
         limit=2,
         run="t",
         runs_dir=tmp_path,
-        set=("sample.max_tokens=24", "revise.max_tokens=24", "revise.critique_max_tokens=16"),
+        set=("sample.max_tokens=32", "revise.max_tokens=32", "revise.critique_max_tokens=32", "filter.rules=[empty]"),
         environment={},
     )
     assert result.status == "done"
     assert result.failed == 0
-    assert sum(result.summary["outcomes"].values()) == 2
-    assert (result.folder / "logs" / "transformers.log").is_file()
+    sent = {stage["stage"]: stage["sent"] for stage in result.summary["stages"]}
+    assert sent == {"preflight": 1, "sample": 4, "revise": 4, "judge": sent["judge"]}
+    assert sent["judge"] >= 2
+    assert (result.folder / "transformers.log").is_file()
