@@ -77,7 +77,9 @@ def test_a_faulty_constitution_is_refused_with_line_and_field(tmp_path: Path, pr
 
 
 def test_an_unknown_constitution_lists_the_bundled_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no constitution 'safty'; did you mean 'safety'\?; bundled: aspects, general"):
+    with pytest.raises(
+        ConfigError, match=r"no constitution 'safty'; did you mean 'safety'\?; bundled: aspects, general"
+    ):
         load_constitution("safty")
 
 

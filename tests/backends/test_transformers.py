@@ -9,7 +9,9 @@ import pytest
 
 from rlaif.backends import ModelSpec, open_backend
 from rlaif.backends import transformers as backend
-from rlaif.backends.transformers import Body, batch_of, body_of, size_of
+from rlaif.backends.causal_lm import Call, Row
+from rlaif.backends.sampling import Body, body_of
+from rlaif.backends.transformers import batch_of, size_of
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Message, Request
 
@@ -18,9 +20,9 @@ def ask(max_tokens: int | None = 8, **more: Any) -> Request:  # Any: Request's o
     return Request("m", (Message("user", "hi"),), max_tokens=max_tokens, **more)
 
 
-def row(length: int, max_tokens: int | None) -> backend._Row:
-    call: Any = backend._Call(ask(max_tokens), None, None)  # type: ignore[arg-type] # nobody waits
-    return backend._Row(call, Body(), [1] * length, max_tokens or 100)
+def row(length: int, max_tokens: int | None) -> Row:
+    call: Any = Call(ask(max_tokens), None, None)  # type: ignore[arg-type] # nobody waits
+    return Row(call, Body(), [1] * length, max_tokens or 100)
 
 
 @pytest.mark.parametrize(("missing", "lora"), [("torch", None), ("transformers", None), ("peft", "adapter")])

@@ -27,7 +27,9 @@ from rlaif.types import Completion, Message, Request
 torch = pytest.importorskip("torch", reason="needs the [train] extra")
 transformers = pytest.importorskip("transformers", reason="needs the [train] extra")
 
-from rlaif.backends.transformers import Body, TransformersBackend, _Call, _Model, _Row, sample  # noqa: E402
+from rlaif.backends.causal_lm import Call, Model, Row  # noqa: E402
+from rlaif.backends.sampling import Body, sample  # noqa: E402
+from rlaif.backends.transformers import TransformersBackend  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -145,13 +147,13 @@ async def backend(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Async
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each batch has from now on."""
     sizes: list[int] = []
-    real = _Model.answer
+    real = Model.answer
 
-    def noted(self: _Model, rows: list[_Row], closing: threading.Event) -> None:
+    def noted(self: Model, rows: list[Row], closing: threading.Event) -> None:
         sizes.append(len(rows))
         real(self, rows, closing)
 
-    monkeypatch.setattr(_Model, "answer", noted)
+    monkeypatch.setattr(Model, "answer", noted)
     return sizes
 
 
@@ -427,13 +429,13 @@ async def test_closing_frees_the_model_and_ends_its_thread_within_a_token(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[weakref.ref[Any]] = []
-    real = _Model.__init__
+    real = Model.__init__
 
-    def noted(self: _Model, name: str, model: Any, *rest: Any) -> None:
+    def noted(self: Model, name: str, model: Any, *rest: Any) -> None:
         models.append(weakref.ref(model))
         real(self, name, model, *rest)
 
-    monkeypatch.setattr(_Model, "__init__", noted)
+    monkeypatch.setattr(Model, "__init__", noted)
     backend = TransformersBackend(spec(tiny, context_tokens=2048), tmp_path)
     long = asyncio.create_task(backend.complete(ask(max_tokens=1900)))
     cancelled = asyncio.create_task(backend.complete(ask("hi", 1900)))
@@ -498,8 +500,8 @@ def test_chances_spread_over_the_unit_interval_give_each_token_its_share(
     n = 1680
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log().expand(n, -1)
     request = ask(temperature=temperature, top_p=top_p)
-    call: Any = _Call(request, None, None)  # type: ignore[arg-type] # nobody waits
-    drawn = sample(logits, [_Row(call, body, [0], 1)] * n, [(i + 0.5) / n for i in range(n)])
+    call: Any = Call(request, None, None)  # type: ignore[arg-type] # nobody waits
+    drawn = sample(logits, [Row(call, body, [0], 1)] * n, [(i + 0.5) / n for i in range(n)])
     counts = Counter(drawn.tolist())
     assert [counts[token] / n for token in range(4)] == pytest.approx([p / sum(expected) for p in expected], abs=2 / n)
 
