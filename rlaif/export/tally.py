@@ -38,18 +38,21 @@ class JudgeStats:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The clearest pair of the run, to show."""
+    """The clearest pair of the run, to show; `revision` where there are none: the rejected text is the draft."""
 
     id: str
     prompt: Messages
     chosen: str
     rejected: str
-    p: float | None
-    margin: float | None
+    p: float | None = None
+    margin: float | None = None
+    revision: str | None = None  # the principle it was made by
 
     @property
     def said(self) -> str:
         """What says that chosen is better, in words."""
+        if self.revision is not None:
+            return f"by the principle '{self.revision}'"
         if self.p is not None:
             return f"p(chosen) = {self.p:.2f}"
         return "by side" if self.margin is None else f"by score, margin {self.margin:.2f}"
@@ -88,6 +91,7 @@ class Tally:
     _chosen_chars: int = 0
     _rejected_chars: int = 0
     _example: Example | None = None
+    _revision: Example | None = None
     sided: bool = False  # a response had a side
 
     @property
@@ -105,6 +109,8 @@ class Tally:
             self.no_pair[reason] += 1
         for pair in pairs:
             self._pair(record, pair)
+        if self._revision is None:
+            self._revision = _revised(record)
 
     def summary(self, folder: Path, rows: Mapping[Config, Mapping[Split, int]]) -> ExportSummary:
         pairs = self.strategies.total()
@@ -120,7 +126,7 @@ class Tally:
             longer_chosen=self._longer / pairs if pairs else 0.0,
             chosen_chars=self._chosen_chars / pairs if pairs else 0.0,
             rejected_chars=self._rejected_chars / pairs if pairs else 0.0,
-            example=self._example,
+            example=self._example or self._revision,
         )
 
     def _judge(self, record: Record) -> None:
@@ -142,6 +148,16 @@ class Tally:
         self._longer += 1.0 if len(chosen) > len(rejected) else 0.5 if len(chosen) == len(rejected) else 0.0
         if self._example is None or _clearness(pair) > _clearness(self._example):
             self._example = Example(record.id, record.prompt, chosen, rejected, pair.p, pair.margin)
+
+
+def _revised(record: Record) -> Example | None:
+    """The record's last revision beside its draft."""
+    for i in reversed(record.live()):
+        made = record.responses[i]
+        if made.revises is not None and made.text:
+            draft = record.responses[record.draft_of(i)].text
+            return Example(record.id, record.prompt, made.text, draft, revision=made.principle or "")
+    return None
 
 
 def _clearness(pair: Pair | Example) -> tuple[bool, float]:

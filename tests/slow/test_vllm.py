@@ -360,8 +360,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
+        until = time.monotonic() + 30
+        while members(process.pid) and time.monotonic() < until:
+            process.poll()
+            time.sleep(0.1)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
