@@ -60,7 +60,7 @@ class Job:
     settings: Settings
     folder: RunFolder
     total: int | None  # prompts, if known
-    calls_per_record: int  # at most
+    calls_per_record: int = 0  # at most
     limited_for_local: bool = False
     progress: Progress = field(default_factory=Progress)
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
@@ -214,8 +214,7 @@ def _run(
     reader = PromptReader(settings.prompts, settings.limit)
     check_export(settings.export, stages)
     check_draws(stages, constitution)
-    planned = calls_per_record(stages, len(constitution.principles))
-    job = Job(settings, folder, _count(reader), planned, limited_for_local)
+    job = Job(settings, folder, _count(reader), limited_for_local=limited_for_local)
     if not constitution.language.lower().startswith(templates.language):
         job.notices.append(f"no templates in '{constitution.language}': every turn around the texts is English")
     now = meaning(settings, stages, constitution, templates)
@@ -283,6 +282,7 @@ async def _records(
             one_engine_at_a_time=settings.one_engine_at_a_time,
         )
         context = replace(context, models=models)
+        job.calls_per_record = _planned(context, stages, settings)
         runner = Runner(job.folder, stages, context, window=settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
         try:
@@ -292,6 +292,7 @@ async def _records(
                     for llm in reversed({id(llm): llm for llm in models.values()}.values()):
                         llm.traits = await _met(llm, context.at("preflight").tally(llm))
                         job.notices += llm.notices
+                job.calls_per_record = _planned(context, stages, settings)
                 begin()
                 await runner.run(reader)
         finally:
@@ -300,6 +301,17 @@ async def _records(
     if not sending:
         return "dry_run"
     return "interrupted" if runner.stopping else "done"
+
+
+def _planned(context: Context, stages: Sequence[tuple[str, Stage]], settings: Settings) -> int:
+    """Calls of a record at most, as far as it is known yet which of the models give log-probabilities."""
+    known = {role: llm.known_traits() for role, llm in context.models.items()}
+    voters = {
+        role
+        for role, traits in known.items()
+        if (traits is None and settings.models[role].provider == "anthropic") or (traits and not traits.top_logprobs)
+    }
+    return calls_per_record(stages, len(context.constitution.principles), voters)
 
 
 async def _met(llm: LLM, tally: Tally) -> Traits:

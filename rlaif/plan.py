@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
@@ -38,9 +38,10 @@ def check_draws(stages: Sequence[tuple[str, Stage]], constitution: Constitution)
                 used.add(constitution.draw("", purpose, used).id)
 
 
-def calls_per_record(stages: Sequence[tuple[str, Stage]], principles: int) -> int:
+def calls_per_record(stages: Sequence[tuple[str, Stage]], principles: int, voters: Set[str] = frozenset()) -> int:
+    """At most; `voters` are the roles whose models give no log-probabilities and are asked more often."""
     calls, candidates = 0, 0
     for _, stage in stages:
-        more, candidates = stage.plan(candidates, principles)
+        more, candidates = stage.plan(candidates, principles, voters)
         calls += more
     return calls

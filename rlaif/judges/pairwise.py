@@ -5,6 +5,7 @@ Lee et al. 2023 (arXiv:2309.00267), section 3: a judge asked in one order often 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -35,9 +36,9 @@ class Pairwise(BaseModel):
     votes: Annotated[int, Field(ge=2, multiple_of=2)] = 4
     min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    def calls(self) -> int:
-        """Calls of one comparison with log-probabilities."""
-        return 4 if self.reasoning else 2
+    def calls(self, voters: Set[str] = frozenset()) -> int:
+        """Calls of one comparison; more if the judge is one of the roles that vote."""
+        return (self.votes if self.model in voters else 2) + (2 if self.reasoning else 0)
 
     async def __call__(
         self, record: Record, first: int, second: int, principle: Principle, context: Context

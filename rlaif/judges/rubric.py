@@ -5,6 +5,7 @@ Lee et al. 2023 (arXiv:2309.00267), section 3.3, with 1-9 because "10" is two to
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import partial
 from typing import Annotated, Literal
 
@@ -32,8 +33,10 @@ class Rubric(BaseModel):
     samples: Annotated[int, Field(ge=1)] = 3
     min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    def calls(self) -> int:
-        return self.samples if self.read == "samples" else 1
+    def calls(self, voters: Set[str] = frozenset()) -> int:
+        """Calls of one rating."""
+        sampled = self.read == "samples" or (self.read is None and self.model in voters)
+        return self.samples if sampled else 1
 
     async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score:
         """The rating as a score in [-1, 1]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,6 +46,9 @@ class Stage(BaseModel):
         """What pairs can be made from: verdicts between `all` candidates or on `revisions`, `scores`, `sides`."""
         return frozenset()
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
-        """(calls at most, candidates afterwards) for a record with `candidates`, under so many principles."""
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
+        """(calls at most, candidates afterwards) for a record with `candidates`, under so many principles.
+
+        `voters` are the roles whose models give no log-probabilities.
+        """
         return 0, candidates

@@ -6,7 +6,7 @@ difference stands before the prompt for sampling only; it is no part of the data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated
 
 import msgspec
@@ -70,5 +70,5 @@ class Contrast(Stage):
     def leaves(self) -> frozenset[Evidence]:
         return frozenset({"sides"})
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         return 2 * self.n, candidates + 2 * self.n

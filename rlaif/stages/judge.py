@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -59,9 +59,9 @@ class Judge(Stage):
     def leaves(self) -> frozenset[Evidence]:
         return frozenset(self.comparisons) | ({"revisions"} if "all" in self.comparisons else set())
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
-        return pairs * self.by.calls() * (principles if self.principles == "all" else 1), candidates
+        return pairs * self.by.calls(voters) * (principles if self.principles == "all" else 1), candidates
 
 
 class Rate(Stage):
@@ -89,8 +89,8 @@ class Rate(Stage):
     def draws(self) -> Mapping[Purpose, int]:
         return {"judge": 1}
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
-        return candidates * self.by.calls() * (principles if self.principles == "all" else 1), candidates
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
+        return candidates * self.by.calls(voters) * (principles if self.principles == "all" else 1), candidates
 
 
 def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:

@@ -6,7 +6,7 @@ Bai et al. 2022 (arXiv:2212.08073), section 3.1 (SL-CAI).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Self
 
 import msgspec
@@ -129,7 +129,7 @@ class Revise(Stage):
     def draws(self) -> Mapping[Purpose, int]:
         return {self.purpose: 1 if self.replacement else self.rounds}
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         chains = min(self.drafts, candidates)
         return chains * self.rounds * (2 if self.critique else 1), candidates + chains
 

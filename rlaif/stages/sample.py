@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from hashlib import blake2b
 from typing import Annotated
 
@@ -70,7 +70,7 @@ class Sample(Stage):
     def roles(self) -> tuple[str, ...]:
         return self.models
 
-    def plan(self, candidates: int, principles: int) -> tuple[int, int]:
+    def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         models = min(len(self.models), self.draw or len(self.models))
         drawn = models * sum(self.n if temperature else 1 for temperature in self.temperatures)
         return drawn, candidates + drawn

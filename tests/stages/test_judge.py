@@ -9,6 +9,8 @@ import pytest
 
 from rlaif.constitution import Principle
 from rlaif.errors import CallFailed, ProviderError
+from rlaif.journal import Traits
+from rlaif.judges.pairwise import Pairwise
 from rlaif.stages.judge import Judge, Rate
 from rlaif.types import Completion, Drop, Record, Request, Response
 from tests.judges.test_parse import token
@@ -125,3 +127,13 @@ async def test_rate_draws_one_principle_a_record_so_that_its_scores_compare() ->
 async def test_a_reply_without_a_rating_is_kept_without_a_value() -> None:
     after, _ = await through(Rate(), record("a", "bb"), lambda _: Completion("I cannot rate this."))
     assert {score.value for score in after.scores} == {None}
+
+
+async def test_a_judge_that_votes_is_planned_with_all_its_votes() -> None:
+    stage = Judge(by=Pairwise(votes=6))
+    _, asked = await through(stage, record("a", "b", "c"), lambda _: "A", traits=Traits())
+    assert len(asked) == stage.plan(3, 20, {"judge"})[0] == 18
+    assert stage.plan(3, 20, {"policy"})[0] == 6
+    rate = Rate(principles="draw")
+    _, asked = await through(rate, record("a", "b"), lambda _: "7", traits=Traits())
+    assert len(asked) == rate.plan(2, 20, {"judge"})[0] == 6
