@@ -83,7 +83,7 @@ class TokenLogprob(Value, frozen=True):
 
 
 class Completion(Value, frozen=True, tag="ok", tag_field="status"):
-    """A model's answer. `reasoning` holds what a reasoning model thought aloud, never in `text`."""
+    """A model's answer. `reasoning` holds what a reasoning model thought aloud, never in `text` or `logprobs`."""
 
     text: str
     finish_reason: FinishReason = "stop"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
-from rlaif.backends.openai import split_reasoning
+from rlaif.backends.openai import logprobs_of_answer, split_reasoning
 from rlaif.backends.sampling import Body, Tensor, body_of, sample
 from rlaif.errors import ProviderError, ProviderErrorKind
 from rlaif.types import Completion, FinishReason, Request, TokenLogprob, Usage
@@ -158,7 +158,7 @@ class Model:
             finish_reason=finish if cut is None else "stop",
             reasoning=reasoning,
             usage=Usage(len(row.prompt), len(row.tokens)),
-            logprobs=tuple(row.logprobs) or None,
+            logprobs=logprobs_of_answer(tuple(row.logprobs) or None, text, reasoning),
         )
 
     def word(self, token: int) -> str:

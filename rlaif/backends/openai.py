@@ -151,16 +151,17 @@ def parse_completion(raw: bytes) -> Completion:
     if message.refusal and not text:
         text, finish = message.refusal, "refusal"
     usage = reply.usage or _Usage()
+    reasoning = message.reasoning_content or message.reasoning or thought
     return Completion(
         text=text,
         finish_reason=finish,
-        reasoning=message.reasoning_content or message.reasoning or thought,
+        reasoning=reasoning,
         usage=Usage(
             usage.prompt_tokens or 0,
             usage.completion_tokens or 0,
             (usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens) or 0,
         ),
-        logprobs=_logprobs(choice.logprobs),
+        logprobs=logprobs_of_answer(_logprobs(choice.logprobs), text, reasoning),
     )
 
 
@@ -183,3 +184,19 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
         return text, None
     thought, closed, answer = start.removeprefix("<think>").partition("</think>")
     return (answer.lstrip() if closed else ""), thought.strip() or None
+
+
+def logprobs_of_answer(
+    logprobs: tuple[TokenLogprob, ...] | None, text: str, reasoning: str | None
+) -> tuple[TokenLogprob, ...] | None:
+    """Those of the answer's tokens, where servers give them for the thoughts before it too; None if they have none."""
+    if not logprobs or not reasoning:
+        return logprobs
+    answer = ""
+    for i in range(len(logprobs) - 1, -1, -1):
+        if "</think>" in logprobs[i].token:
+            return logprobs[i + 1 :] or None
+        answer = logprobs[i].token + answer
+        if text and answer.lstrip().startswith(text.strip()):
+            return logprobs[i:]
+    return None

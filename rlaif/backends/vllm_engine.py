@@ -26,7 +26,7 @@ from typing import IO, Any, get_args
 
 import msgspec
 
-from rlaif.backends.openai import split_reasoning
+from rlaif.backends.openai import logprobs_of_answer, split_reasoning
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
 from rlaif.types import Completion, FinishReason, Request, TokenLogprob, Usage
 
@@ -199,7 +199,9 @@ class Engine:
             finish_reason=finish,
             reasoning=reasoning,
             usage=Usage(len(prompt), len(answer.token_ids), last.num_cached_tokens or 0),
-            logprobs=tuple(_logprobs(answer.token_ids, answer.logprobs, params.logprobs)) or None,
+            logprobs=logprobs_of_answer(
+                tuple(_logprobs(answer.token_ids, answer.logprobs, params.logprobs)) or None, text, reasoning
+            ),
         )
 
     async def report(self) -> None:

@@ -105,6 +105,7 @@ class _Reading:
 
 
 def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) -> _Reading:
+    rationale = rationale or reply.reasoning  # of a model that thinks by itself
     if reply.finish_reason in REFUSALS:
         return _Reading(None, (), (reply.text,), rationale, "refusal")
     p_a = probability_of_a(reply.logprobs or (), min_mass)
@@ -114,6 +115,7 @@ def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) ->
 
 def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
     """(votes for A + 1) / (votes + 2): two of two is no certainty (Laplace). A reply that did not choose is no vote."""
+    rationale = rationale or next((reply.reasoning for reply in replies if reply.reasoning), None)
     choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in REFUSALS]
     votes = tuple(choice == "A" for choice in choices if choice is not None)
     texts = tuple(reply.text for reply in replies)

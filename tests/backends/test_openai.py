@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from rlaif.backends import OPENAI_URL, ModelSpec, identity_of, open_backend
 from rlaif.backends.http import error_fields, seconds
-from rlaif.backends.openai import OpenAIBackend
+from rlaif.backends.openai import OpenAIBackend, logprobs_of_answer
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
+from rlaif.judges.parse import probability_of_a
 from rlaif.types import Completion, Message, Request, TokenLogprob, Usage
 from tests.server import Body, Reply, Server, completion
 
@@ -269,6 +270,46 @@ async def test_what_a_model_thought_is_kept_apart_from_its_answer(
 ) -> None:
     answer = await answer_to(reply)
     assert (answer.text, answer.reasoning) == (text, reasoning)
+
+
+def spoken(*tokens: str) -> tuple[TokenLogprob, ...]:
+    return tuple(TokenLogprob(token, -0.1, ((token, -0.1), ("B", -2.0))) for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "reasoning", "kept"),
+    [
+        (("A",), "A", None, ("A",)),
+        (("<think>", "A or B", "</think>", "\n\n", "A"), "A", "A or B", ("A",)),
+        (("A or", " B.", "</think>", " A", "<end>"), "A", "A or B.", (" A", "<end>")),  # opened in the prompt
+        (("So", " B", "A"), "A", "So B", ("A",)),  # the server parts the two and shows no mark
+        (("A",), "A", "So B", ("A",)),  # ... and gives those of the answer alone
+        (("<think>", "so"), "", "so", None),  # cut off before the answer
+        (("<think>", "so", "</think>"), "", "so", None),
+        (("Hm",), "A", "So B", None),  # of who knows what
+    ],
+)
+def test_log_probabilities_are_those_of_the_answer_not_of_the_thoughts_before_it(
+    tokens: tuple[str, ...], text: str, reasoning: str | None, kept: tuple[str, ...] | None
+) -> None:
+    found = logprobs_of_answer(spoken(*tokens), text, reasoning)
+    assert (found and tuple(token.token for token in found)) == kept
+
+
+async def test_a_judge_that_thinks_is_read_where_its_answer_is() -> None:
+    said = completion("<think>\nB is longer.\n</think>\n\nA")
+    tokens = ("<think>", "\nB", " is longer.\n", "</think>", "\n\n", "A")
+    rivals = [{"token": "B", "logprob": -3.0}]
+    said["choices"][0]["logprobs"] = {
+        "content": [
+            {"token": token, "logprob": -0.1, "top_logprobs": [{"token": token, "logprob": -0.1}, *rivals]}
+            for token in tokens
+        ]
+    }
+    answer = await answer_to(said)
+    assert (answer.text, answer.reasoning) == ("A", "B is longer.")
+    assert answer.logprobs is not None
+    assert probability_of_a(answer.logprobs, 0.2) == pytest.approx(0.9048 / (0.9048 + 0.0498), abs=1e-3)
 
 
 async def test_a_refusal_is_told_from_an_answer() -> None:

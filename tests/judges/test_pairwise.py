@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import fmean
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -222,3 +223,13 @@ async def test_a_response_cannot_speak_for_the_other_one() -> None:
     for request in seen:
         last = request.messages[-1].content
         assert (last.count("<response_a>"), last.count("</response_b>")) == (1, 1)
+
+
+async def test_the_thoughts_of_a_judge_that_thinks_by_itself_are_its_rationale() -> None:
+    def thinks(request: Request) -> Completion:
+        return msgspec.structs.replace(letter(0.9), reasoning="A is kinder.")
+
+    verdict = await judged(thinks)
+    assert verdict.rationale == "[response 0 as A] A is kinder.\n\n[response 1 as A] A is kinder."
+    voted = await judged(lambda _: Completion("A", reasoning="So A."), traits=NO_LOGPROBS)
+    assert voted.rationale == "[response 0 as A] So A.\n\n[response 1 as A] So A."

@@ -23,6 +23,7 @@ from rlaif.journal import Journal
 from rlaif.llm import LLM, Tally
 from rlaif.preflight import preflight
 from rlaif.types import Completion, Message, Request
+from tests.features import observed, promised
 
 torch = pytest.importorskip("torch", reason="needs the [train] extra")
 transformers = pytest.importorskip("transformers", reason="needs the [train] extra")
@@ -524,6 +525,9 @@ async def test_the_bundled_model_answers_the_same_alone_and_in_a_batch(tmp_path:
         made = await answers(backend, *(ask(q, 32, temperature=1.0, seed=9) for q in QUESTIONS[:count]))
         tokens = sum(answer.usage.completion_tokens for answer in made)
         print(f"{count} at once: {tokens / (time.monotonic() - start):.1f} tokens/s")
+    cells = promised("`transformers`")
+    found = await observed(backend)
+    assert found == {column: cells[column] for column in found}
     await backend.close()
 
 

