@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import os
-import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import uvloop
 
 from rlaif.config import Settings, assigned, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
@@ -25,6 +19,7 @@ from rlaif.llm import LLM, Tally
 from rlaif.models import open_models
 from rlaif.plan import calls_per_record, check_draws, check_export
 from rlaif.preflight import preflight
+from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
     check_meaning,
@@ -224,7 +219,7 @@ def _run(
             folder.create()
             held.enter_context(RunLock(folder))
             folder.sweep()
-        status = _run_in_loop(
+        status = run_in_loop(
             _records(
                 job,
                 Context({}, constitution, templates, settings.seed),
@@ -243,16 +238,6 @@ def _run(
             last = of_invocation(job.tallies, status, time.monotonic() - job.started)
             return Result(folder.name, folder.path, status, last | of_run(Funnel(), reader.duplicates, None))
         return _finished(job, now, status, reader.duplicates)
-
-
-def _run_in_loop(job: Coroutine[None, None, Status]) -> Status:
-    """In a thread of its own where this one has a running loop already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return uvloop.run(job)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(uvloop.run, job).result()
 
 
 async def _records(
@@ -286,7 +271,7 @@ async def _records(
         runner = Runner(job.folder, stages, context, window=settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
         try:
-            with _stopped_by_signals(runner), _rare_garbage_collection(), observer(job):
+            with stopped_by_signals(runner.stop), rare_garbage_collection(), observer(job):
                 with contextlib.suppress(Pending):  # Ctrl-C already: the runner begins nothing then
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
                     for llm in reversed({id(llm): llm for llm in models.values()}.values()):
@@ -322,41 +307,6 @@ async def _met(llm: LLM, tally: Tally) -> Traits:
         if not await llm.settle():
             raise
     return await preflight(llm, tally)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(runner: Runner) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops new calls and drains those in flight; a second one ends the process."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def stop() -> None:
-        runner.stop()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    try:
-        for number in signals:
-            loop.add_signal_handler(number, stop)
-    except (ValueError, RuntimeError):  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
-    """While records flow. Few of our objects form cycles, and looking for them took a quarter of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @contextlib.contextmanager
