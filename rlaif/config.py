@@ -200,8 +200,12 @@ def _prompts(settings: Settings) -> dict[str, Any]:
 
 
 def differences(old: object, new: object, path: str = "") -> list[str]:
-    """`path: old -> new` for every value that two meanings disagree on."""
+    """`path: old -> new` for every value that two meanings disagree on.
+
+    A setting that the older one has not is none if it is empty: it came later, and empty means as before.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
+        new = {key: value for key, value in new.items() if key in old or value not in (None, [], {}, "")}
         keys = sorted(old.keys() | new.keys())
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

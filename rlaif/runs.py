@@ -60,6 +60,8 @@ def check_meaning(folder: RunFolder, now: dict[str, Any]) -> None:
     if folder.settings.is_file():
         # Through JSON: one spelling on both sides.
         changed = differences(meaning_of(folder), json.loads(json.dumps(now)))
+        if not any(line.startswith("prompts.hash:") for line in changed):
+            changed = [line for line in changed if not line.startswith("prompts.file:")]  # the same, renamed
         if changed:
             raise ConfigError(
                 f"run '{folder.name}' was made with other settings:\n  "

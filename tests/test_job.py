@@ -292,3 +292,16 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     result = generate(tmp_path, policy="scripted/twin", judge=None, set=settings)
     names = {(stage["stage"], stage["model"]) for stage in result.summary["stages"]}
     assert {("sample", "twin"), ("judge", "twin (judge)")} <= names
+
+
+def test_a_run_goes_on_after_its_prompts_were_renamed_or_moved(tmp_path: Path) -> None:
+    first, moved = tmp_path / "questions.jsonl", tmp_path / "elsewhere" / "asked.jsonl"
+    moved.parent.mkdir()
+    first.write_text('{"prompt": "Why?"}\n{"prompt": "How?"}\n')
+    generate(tmp_path, prompts=str(first))
+    first.rename(moved)
+    again = generate(tmp_path, prompts=str(moved))
+    assert again.summary["calls"]["sent"] == 0
+    moved.write_text('{"prompt": "Who?"}\n')
+    with pytest.raises(ConfigError, match=r"other settings:\n  prompts\.hash: "):
+        generate(tmp_path, prompts=str(moved))
