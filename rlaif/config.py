@@ -164,6 +164,13 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
     return stages
 
 
+def asked_roles(settings: Settings) -> set[str] | None:
+    """The model roles that the stages ask; None where a stage of the user's own may ask others."""
+    if any(entry.code for entry in settings.stages):
+        return None
+    return {role for entry in settings.stages for role in getattr(entry, entry.kind).roles()}
+
+
 def meaning(
     settings: Settings, stages: Sequence[tuple[str, Stage]], constitution: Constitution, templates: Templates
 ) -> dict[str, Any]:
@@ -196,6 +203,8 @@ def _prompts(settings: Settings) -> dict[str, Any]:
         return {"file": settings.prompts[0].label, "hash": fingerprint(settings.prompts[0])}
     labels = [one.label for one in settings.prompts]
     shares = [f"{fingerprint(one)}:{one.share:g}" for one in settings.prompts]
+    if any(getattr(entry, entry.kind).only for entry in settings.stages if entry.code is None):
+        shares = [f"{label}={share}" for label, share in zip(labels, shares, strict=True)]  # stages know them by name
     return {"file": ", ".join(labels), "hash": " ".join(shares)}
 
 

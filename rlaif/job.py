@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlaif.config import Settings, assigned, load_settings, meaning, stages_of
+from rlaif.config import Settings, asked_roles, assigned, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.errors import ConfigError, Pending
@@ -124,6 +125,7 @@ def generate(
         "seed": seed,
     }
     settings = load_settings(pipeline, options, set)
+    _check_asked(settings, {"policy": policy, "judge": judge})
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
@@ -138,6 +140,15 @@ def generate(
         observer=observer,
         limited_for_local=limited,
     )
+
+
+def _check_asked(settings: Settings, given: Mapping[str, str | None]) -> None:
+    """Refuse a model that was named for nothing: somebody would believe that it was asked."""
+    asked = asked_roles(settings)
+    for role, model in given.items():
+        if model is not None and asked is not None and role not in asked:
+            named = " ".join(f"--set models.{other}={model}" for other in sorted(asked)) or "nothing"
+            raise ConfigError(f"--{role} {model}: no stage of '{settings.name}' asks the {role}; it takes {named}")
 
 
 def retry(
@@ -180,6 +191,8 @@ def export(
         if not path.startswith("export."):
             raise ConfigError(f"--set {path}: an export changes export.* only; for other settings generate a new --run")
     settings = settings_of(folder, changes)
+    if not any(entry.code for entry in settings.stages):
+        check_export(settings.export, stages_of(settings, allow_code=False))
     with RunLock(folder):
         exported = export_records(folder, settings, meaning_of(folder))
         content = read_summary(folder)
@@ -272,20 +285,29 @@ async def _records(
         job.progress, job.tallies = runner.progress, context.tallies
         try:
             with stopped_by_signals(runner.stop), rare_garbage_collection(), observer(job):
-                with contextlib.suppress(Pending):  # Ctrl-C already: the runner begins nothing then
+                try:
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
                     for llm in reversed({id(llm): llm for llm in models.values()}.values()):
                         llm.traits = await _met(llm, context.at("preflight").tally(llm))
                         job.notices += llm.notices
+                except Pending:  # Ctrl-C before the run began: its name is still free
+                    return "interrupted"
                 job.calls_per_record = _planned(context, stages, settings)
                 begin()
                 await runner.run(reader)
         finally:
-            for llm in models.values():
-                await llm.close()
+            await _close(models.values())
     if not sending:
         return "dry_run"
     return "interrupted" if runner.stopping else "done"
+
+
+async def _close(models: Iterable[LLM]) -> None:
+    """All of them, whatever one raises."""
+    ends = await asyncio.gather(*(llm.close() for llm in models), return_exceptions=True)
+    for error in ends:
+        if isinstance(error, BaseException):
+            raise error
 
 
 def _planned(context: Context, stages: Sequence[tuple[str, Stage]], settings: Settings) -> int:

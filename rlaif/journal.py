@@ -71,6 +71,8 @@ class Journal:
             self._migrate()
             self._reader = self._connect()
             self._writer = self._connect()
+            self._last_row: int = self._reader.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()[0]
+            self._found = bytearray((self._last_row >> 3) + 1)  # a bit for each answer from before
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"the journal {path} cannot be opened: {error}; make it writable, or use another --runs-dir"
@@ -78,11 +80,23 @@ class Journal:
 
     def get(self, key: bytes) -> Answer | None:
         """The answer this request got before, if any; a few microseconds."""
+        found = self.find(key)
+        return None if found is None else found[0]
+
+    def find(self, key: bytes) -> tuple[Answer, bool] | None:
+        """The answer, and whether it is from before the journal was opened and found for the first time since."""
         try:
-            row = self._reader.execute("SELECT body FROM calls WHERE key = ?", (key,)).fetchone()
+            row = self._reader.execute("SELECT body, rowid FROM calls WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise StoreError(f"the journal {self.path} cannot be read: {error}; use another --runs-dir") from error
-        return None if row is None else self._decode(self._decompress(row[0]))
+        if row is None:
+            return None
+        body, number = row
+        place, bit = number >> 3, 1 << (number & 7)
+        first = number <= self._last_row and not self._found[place] & bit
+        if first:
+            self._found[place] |= bit
+        return self._decode(self._decompress(body)), first
 
     async def put(self, key: bytes, model: int, answer: Answer) -> Answer:
         """Returns once the answer is committed: what the journal holds for `key` from now on.

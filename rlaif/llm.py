@@ -6,8 +6,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TypeVar
 
+import msgspec
 import tenacity
 
 from rlaif.backends import Backend
@@ -28,7 +30,10 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Tally:
-    """What happened to the calls of one stage to one model; tokens are of the calls sent."""
+    """What happened to the calls of one stage to one model; tokens are of the calls sent.
+
+    `from_journal` counts the answers from before the run began, however many passes look at them.
+    """
 
     sent: int = 0
     from_journal: int = 0
@@ -66,6 +71,8 @@ class LLM:
     traits: Traits = Traits()
     notices: list[str] = field(default_factory=list)
     _row: int = field(init=False)
+    _traits_row: int = field(init=False)
+    _answered: bool = False
     _backend: Backend | None = None
     _slots: asyncio.Semaphore = field(init=False)
     _in_flight: dict[bytes, asyncio.Task[Completion]] = field(default_factory=dict)
@@ -75,6 +82,9 @@ class LLM:
 
     def __post_init__(self) -> None:
         self._row = self.journal.model(self.identity, self.name)
+        # Other body fields may make another model of it: one that thinks, say.
+        form = f"{self.identity}+{blake2b(msgspec.json.encode(self.extra), digest_size=6).hexdigest()}"
+        self._traits_row = self.journal.model(form, self.name) if self.extra else self._row
         self._slots = asyncio.Semaphore(self.concurrency)
 
     async def complete(self, request: Request, tally: Tally) -> Completion:
@@ -87,10 +97,10 @@ class LLM:
         key = request.key()
         task = self._in_flight.get(key)
         if task is None:
-            known = self.journal.get(key)
-            if known is not None and not (isinstance(known, Failure) and self._ask_again(key)):
-                tally.from_journal += 1
-                return _handed_on(known)
+            found = self.journal.find(key)
+            if found is not None and not (isinstance(found[0], Failure) and self._ask_again(key)):
+                tally.from_journal += found[1]
+                return _handed_on(found[0])
             if not self.sending:
                 tally.unsent += 1
                 raise Pending
@@ -118,10 +128,10 @@ class LLM:
 
     def known_traits(self) -> Traits | None:
         """What an earlier run learned about this model."""
-        return self.journal.traits(self._row)
+        return self.journal.traits(self._traits_row)
 
     def remember(self, traits: Traits) -> None:
-        self.journal.set_traits(self._row, traits)
+        self.journal.set_traits(self._traits_row, traits)
 
     def _ask_again(self, key: bytes) -> bool:
         return self.retry_failed and key not in self._retried
@@ -133,12 +143,14 @@ class LLM:
                 answer = await self.send(request, tally)
             except ProviderError as error:
                 tally.failed += 1
-                self._failures_in_a_row += error.transient
+                # A model that refuses whatever it is asked is no better than one that is not there.
+                self._failures_in_a_row += error.transient or not self._answered
                 if error.fatal or self._failures_in_a_row >= _OUTAGE:
                     raise
                 answer = Failure(error.kind, str(error))
             if self.retry_failed:
                 self._retried.add(key)
+            self._answered = self._answered or isinstance(answer, Completion)
             return _handed_on(await self.journal.put(key, self._row, answer))
 
     async def send(self, request: Request, tally: Tally, *, attempts: int | None = None) -> Completion:

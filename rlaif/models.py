@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from rlaif.backends import ENGINES, ModelSpec, identity_of, open_backend
 from rlaif.backends.turns import Turns
 from rlaif.journal import Journal
@@ -25,11 +27,12 @@ def open_models(
     one_engine_at_a_time: bool = True,
 ) -> dict[str, LLM]:
     """One LLM a model, not a role: a model in two roles is one server and one queue."""
-    opened: dict[str, LLM] = {}
+    opened: dict[tuple[str, str | None, bytes], LLM] = {}
     models: dict[str, LLM] = {}
     turns = Turns() if one_engine_at_a_time else None
     for role, spec in specs.items():
-        same = spec.model_dump_json()
+        # What is only about speed makes no second door, where the first role's word counts.
+        same = (identity_of(spec), spec.base_url, msgspec.json.encode([spec.extra_body, spec.headers]))
         if same not in opened:
             opens = partial(open_backend, spec, environment, log_folder)
             name = display_name(spec)
@@ -37,7 +40,7 @@ def open_models(
                 name = f"{name} ({role})"  # told apart in verdicts and counts
             opened[same] = LLM(
                 name=name,
-                identity=identity_of(spec),
+                identity=same[0],
                 journal=journal,
                 open_backend=partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens,
                 concurrency=spec.concurrency,

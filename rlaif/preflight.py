@@ -59,8 +59,8 @@ def _request(llm: LLM, traits: Traits) -> Request:
         messages=_QUESTION if traits.system_role else without_system(_QUESTION),
         # Not 1.0: models that take no temperature take that, their default.
         temperature=None if "temperature" in traits.rejected else 0.5,
-        # A model without the one mostly lacks the other too; some take each, but not both together.
-        top_p=0.9 if "temperature" in traits.rejected and "top_p" not in traits.rejected else None,
+        # With it: some models take each, but not both together.
+        top_p=None if "top_p" in traits.rejected else 0.9,
         stop=() if "stop" in traits.rejected else ("\n\n\n",),
         max_tokens=THINKING_TOKENS if traits.thinks else 16,
         top_logprobs=traits.top_logprobs or None,
@@ -76,6 +76,9 @@ def _without(traits: Traits, error: ProviderError, name: str) -> Traits:
             return msgspec.structs.replace(traits, top_logprobs=5 if traits.top_logprobs > 5 else 0)
         if error.parameter == "system" and traits.system_role:
             return msgspec.structs.replace(traits, system_role=False)
-        if error.parameter in _DROPPABLE and error.parameter not in traits.rejected:
-            return msgspec.structs.replace(traits, rejected=(*traits.rejected, error.parameter))
+        parameter = error.parameter
+        if parameter == "top_p" and "top_p" in traits.rejected:
+            parameter = "temperature"  # the settings send a top_p of their own, and not both are taken
+        if parameter in _DROPPABLE and parameter not in traits.rejected:
+            return msgspec.structs.replace(traits, rejected=(*traits.rejected, parameter))
     raise ConfigError(f"model '{name}' cannot be used: {error}") from error

@@ -39,6 +39,7 @@ class _Part:
     size: int
     lines: dict[int, bytes] = field(default_factory=dict)
     ended: int = 0  # finished or let go
+    through_stage: Counter[str] = field(default_factory=Counter)
 
 
 class Runner:
@@ -138,7 +139,7 @@ class Runner:
 
     async def _through(self, record: Record, part: _Part, place: int) -> None:
         try:
-            ended = await self._stages_of(record)
+            ended = await self._stages_of(record, part)
             if ended is None:
                 self.progress.pending += 1
             else:
@@ -150,7 +151,7 @@ class Runner:
             await self._settle(part)
         self._window.release()
 
-    async def _stages_of(self, record: Record) -> Record | None:
+    async def _stages_of(self, record: Record, part: _Part) -> Record | None:
         """The record at its end; None if it waits for an answer."""
         progress = self.progress
         for name, stage, context in self._stages:
@@ -166,6 +167,7 @@ class Runner:
             finally:
                 progress.in_stage[name] -= 1
             progress.through_stage[name] += 1
+            part.through_stage[name] += 1
             if record.outcome is not None:
                 break
         else:
@@ -183,6 +185,8 @@ class Runner:
                 await asyncio.to_thread(self._folder.write_part, part.number, lines)
                 self._written.add(part.number)
                 self._records_written += part.size
+            else:
+                self.progress.through_stage.subtract(part.through_stage)  # the next pass counts them again
         except BaseException as error:
             self._fail(error)
         self._open_parts.release()

@@ -66,19 +66,22 @@ class PromptReader:
 
     def __iter__(self) -> Iterator[Record]:
         self.read = self.duplicates = 0
-        seen: set[int] = set()  # 64 bits a prompt, not its text
         if self.limit is not None and self.limit <= 0:
             return
-        mixed = _mixed([(settings.share, _records(settings, rows())) for settings, rows in self._sets])
-        for record in mixed:
+        seen: set[int] = set()  # 64 bits a prompt, not its text
+        for record in _mixed([(settings.share, self._unique(settings, rows(), seen)) for settings, rows in self._sets]):
+            yield record
+            if len(seen) == self.limit:
+                return
+
+    def _unique(self, settings: Prompts, rows: Iterator[_Row], seen: set[int]) -> Iterator[Record]:
+        for record in _records(settings, rows):
             self.read += 1
             if (number := int(record.id, 16)) in seen:
                 self.duplicates += 1
                 continue
             seen.add(number)
             yield record
-            if len(seen) == self.limit:
-                return
 
     @property
     def large(self) -> bool:

@@ -42,7 +42,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "contrast_strong": frozenset({"principle"}),
     "contrast_weak": frozenset({"principle"}),
 }
-# Came when there were runs already, whose meaning holds the fingerprint: as bundled in English they stay out of it.
+# Out of the fingerprint while they are the bundled English ones: runs are older than these and hold it.
 _LATER = frozenset({"contrast_strong", "contrast_weak"})
 
 PRINCIPLE = ("id", "critique", "revision", "judge", "weight", "tags")

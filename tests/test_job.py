@@ -305,3 +305,36 @@ def test_a_run_goes_on_after_its_prompts_were_renamed_or_moved(tmp_path: Path) -
     moved.write_text('{"prompt": "Who?"}\n')
     with pytest.raises(ConfigError, match=r"other settings:\n  prompts\.hash: "):
         generate(tmp_path, prompts=str(moved))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "role"), [("self-reward", "judge"), ("delta", "policy"), ("rlcd", "judge"), ("sl-cai", "judge")]
+)
+def test_a_model_that_no_stage_would_ask_is_refused(pipeline: str, role: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=f"--{role} scripted: no stage of '{pipeline}' asks the {role}; it takes --set"
+    ):
+        rlaif.generate(pipeline, runs_dir=tmp_path, **{role: "scripted"})
+
+
+def test_a_model_of_two_roles_is_one_door_however_fast_each_is_to_be(tmp_path: Path) -> None:
+    result = generate(tmp_path, set=["models.judge.concurrency=2", "models.judge.timeout_s=9"])
+    assert {stage["model"] for stage in result.summary["stages"]} == {"scripted"}
+
+
+def test_a_model_that_refuses_whatever_it_is_asked_ends_the_run(tmp_path: Path) -> None:
+    def refuses(body: Body) -> Reply:
+        if body["max_tokens"] <= 16:  # the first call of all is answered
+            return answer(body)
+        return 400, {"error": {"message": "stop is too long", "param": "stop"}}, {}
+
+    with served(Server(refuses)) as server:
+        with pytest.raises(ProviderError, match="stop is too long"):
+            generate(tmp_path, policy=f"{server.url}#m", judge="scripted", limit=200)
+        assert len(server.requests) < 100  # those in flight, and no more
+
+
+def test_an_export_that_the_stages_cannot_give_names_the_stage(tmp_path: Path) -> None:
+    generate(tmp_path)
+    with pytest.raises(ConfigError, match="'strong_vs_weak' needs sides: add a 'contrast' stage"):
+        export("r", runs_dir=tmp_path, set=["export.pairs=[strong_vs_weak]"])

@@ -158,9 +158,19 @@ async def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
         await asyncio.gather(*(journal.put(key(i), 1, Completion(f"{i} " * 500)) for i in range(500)))
     data = path.read_bytes()
     path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with pytest.raises(StoreError, match=r"calls\.sqlite cannot be opened: .*malformed"):
+        Journal(path)
+
+
+async def test_an_answer_from_before_is_new_to_a_run_once(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
     async with Journal(path) as journal:
-        with pytest.raises(StoreError, match=r"calls\.sqlite cannot be read"):
-            all(journal.get(key(i)) for i in range(500))
+        await journal.put(key(0), 1, Completion("old"))
+    async with Journal(path) as journal:
+        await journal.put(key(1), 1, Completion("new"))
+        found = [journal.find(key(i)) for i in (0, 0, 1, 2)]
+    old = Completion("old")
+    assert found == [(old, True), (old, False), (Completion("new"), False), None]
 
 
 MAKING = """

@@ -73,9 +73,8 @@ def test_a_recipes_pairs_are_two_different_texts_for_the_same_prompt(name: str, 
 
 
 def test_sl_cai_trains_on_the_revisions_of_all_rounds_and_on_plain_answers_to_helpful_prompts(tmp_path: Path) -> None:
-    result = ran("sl-cai", tmp_path, limit=37)
+    result = ran("sl-cai", tmp_path, limit=67)
     sft = rows(result, "sft")
-    records = {r["id"]: r for r in rows(result, "prompts")}
     by_record: dict[str, list[dict[str, Any]]] = {}
     for row in sft:
         by_record.setdefault(row["id"], []).append(row)
@@ -83,11 +82,12 @@ def test_sl_cai_trains_on_the_revisions_of_all_rounds_and_on_plain_answers_to_he
     plain = [found for found in by_record.values() if not found[0]["principle"]]
     assert {len(found) for found in revised} == {4}
     assert {len(found) for found in plain} == {1}
-    assert (len(revised), len(plain)) == (27, 10)  # 2.7 : 1
-    assert records.keys() == by_record.keys()
+    assert (len(revised), len(plain)) == (27, 40)
+    assert sum(map(len, revised)) / sum(map(len, plain)) == 2.7  # of rows, as in the paper
+    assert {row["id"] for row in rows(result, "prompts")} == by_record.keys()
     assert not (result.dataset / "preference").exists()
-    roles = {stage["stage"]: stage["sent"] for stage in result.summary["stages"]}
-    assert roles["revise"] == 27 * 8
+    sent = {stage["stage"]: stage["sent"] for stage in result.summary["stages"]}
+    assert sent["revise"] == 27 * 8
 
 
 def test_rl_cai_keeps_every_label_as_soft_as_the_judge_was(tmp_path: Path) -> None:

@@ -185,11 +185,15 @@ async def test_an_able_model_is_asked_once_with_the_providers_own_fields(tmp_pat
     assert (tally.sent, tally.prompt_tokens) == (1, 7)
 
 
-async def test_top_p_is_tried_only_on_a_model_that_takes_no_temperature(tmp_path: Path) -> None:
-    async with Server(no_temperature) as server, llm_on(server, tmp_path) as llm:
-        await preflight(llm, Tally())
-    first, second = server.requests
-    assert ("top_p" in first, "temperature" in second, "top_p" in second) == (False, False, True)
+async def test_temperature_and_top_p_are_tried_together_as_some_models_take_only_one(tmp_path: Path) -> None:
+    def one_of_two(body: Body) -> Reply:
+        if "temperature" in body and "top_p" in body:
+            return 400, {"error": {"message": "temperature and top_p cannot both be specified"}}, {}
+        return able(body)
+
+    async with Server(one_of_two) as server, llm_on(server, tmp_path) as llm:
+        assert await preflight(llm, Tally()) == Traits(top_logprobs=20, rejected=("top_p",))
+    assert ["top_p" in request for request in server.requests] == [True, False]
 
 
 async def test_what_was_learned_is_remembered_by_the_next_run(tmp_path: Path) -> None:

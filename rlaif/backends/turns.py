@@ -51,6 +51,6 @@ class Engine:
 
     async def close(self) -> None:
         """Frees the memory; the next call of its turn would load it again."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            await backend.close()
+        if self._backend is not None:
+            await self._backend.close()
+            self._backend = None

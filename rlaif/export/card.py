@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from rlaif.export.recipes import recipe_name
-from rlaif.export.settings import Config, ExportSettings
+from rlaif.export.settings import Config, ExportSettings, Strategy
 from rlaif.export.tally import ExportSummary, JudgeStats
 from rlaif.statistics import wilson
 from rlaif.version import __version__
@@ -94,13 +94,19 @@ def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
 
 
 def _rules(summary: ExportSummary, settings: ExportSettings) -> str:
-    order = "the same winner in both orders" if settings.require_consistent else "either order may disagree"
     rules = ["Splits are by prompt."]
     if settings.min_margin:
         rules.append(f"A pair needs a margin >= {settings.min_margin}, unless nobody judged it.")
     if summary.judges:
-        rules.append(f"A pair by verdicts needs p >= {settings.min_p} ({order}).")
+        rules += [f"A `{strategy}` pair by verdicts needs {_needs(strategy, settings)}." for strategy in settings.pairs]
     return " ".join(rules) + "\n"
+
+
+def _needs(strategy: Strategy, settings: ExportSettings) -> str:
+    if strategy == "strong_vs_weak":
+        return "p >= 0.5 (either order may disagree)"
+    both = settings.require_consistent or strategy == "revision_vs_original"
+    return f"p >= {settings.min_p} ({'the same winner in both orders' if both else 'either order may disagree'})"
 
 
 def _judges(summary: ExportSummary) -> str:
@@ -137,7 +143,8 @@ _CONFIGS: dict[Config, str] = {
     "it is empty for pairs by score and by side, which no judge compared.",
     "sft": "prompts with a revised, chosen or sampled completion.",
     "kto": "completions with a label, true if chosen.",
-    "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1 (0 if nobody judged), is in the "
+    "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1, is that of `preference`; 0 if "
+    "nobody judged, and 2p - 1 of the soft label (at most 0.2) after a judge that reasoned first. It is in the "
     "reward's own unit, log-odds: the loss is -log sigmoid(reward(chosen) - reward(rejected) - margin).",
     "scores": "rated completions. `score`, the mean of `scores`, is from -1 to 1; `win_rate` is against the prompt's "
     "other responses, empty where they were not compared.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rlaif.errors import ConfigError
 from rlaif.export.card import MARKER, About, card
 from rlaif.export.folder import replaced
-from rlaif.export.pairs import pairs_of, score_of
+from rlaif.export.pairs import pairs_of
+from rlaif.export.ratings import score_of
 from rlaif.export.recipes import recipe, recipe_name
 from rlaif.export.rows import rows_of, split_of
 from rlaif.export.settings import ExportSettings
@@ -23,8 +23,9 @@ def export_dataset(
     """Write the dataset, replacing what an earlier export left in `folder`; calls no model.
 
     `records` is called once, or twice when a run-wide quantile is needed first; memory stays flat.
-    Raises ConfigError when the settings ask for verdicts or scores the run does not have, StoreError
-    when the folder cannot be written; both leave the old dataset as it was.
+    What the records have no evidence for is counted, not refused: the rest of a paid run is still exported.
+    Raises ConfigError when `folder` holds something else, StoreError when it cannot be written; both
+    leave what is there as it was.
     """
     from rlaif.export.parquet import Datasets  # late: pyarrow takes 0.2 s to import
 
@@ -40,7 +41,6 @@ def export_dataset(
                 tally.add(record, pairs, reason)
                 for config, rows in rows_of(record, pairs, settings).items():
                     datasets.write(config, split_of(record, settings.test_fraction), rows)
-        _check_evidence(tally)
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
         (partial / "README.md").write_text(card(summary, settings, about), encoding="utf-8")
@@ -50,27 +50,10 @@ def export_dataset(
     return summary
 
 
-def _check_evidence(tally: Tally) -> None:
-    if tally.strategies:
-        return
-    if tally.no_pair["no_verdict"] and not tally.judged:
-        raise ConfigError(
-            "pairs need a judge and no record was judged: add a 'judge' stage (or 'rate', enough for best_vs_*), "
-            "or set export.pairs: []"
-        )
-    if tally.no_pair["one_sided"] and not tally.sided:
-        raise ConfigError(
-            "strong_vs_weak needs responses with a side and none has one: "
-            "add a 'contrast' stage, or 'sample' stages with side: strong and side: weak, or set export.pairs: []"
-        )
-
-
 def _floor(records: Callable[[], Iterable[Record]], q: float | None) -> float | None:
-    """The run-wide quantile of the candidates' mean scores."""
+    """The run-wide quantile of the candidates' mean scores; the least score there is if none was rated."""
     if q is None:
         return None
     ended_well = (record for record in records() if record.outcome == "ok")
     scores = [s for record in ended_well for i in record.candidates() if (s := score_of(record, i)) is not None]
-    if not scores:
-        raise ConfigError("export.quality_floor needs pointwise scores: add a 'rate' stage, or leave it out")
-    return quantile(scores, q)
+    return quantile(scores, q) if scores else -1.0

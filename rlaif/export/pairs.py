@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from statistics import fmean
 from typing import Literal
 
-from rlaif.errors import ConfigError
 from rlaif.export.comparisons import Comparison, Comparisons
+from rlaif.export.ratings import Ratings, ratings_of, score_of
 from rlaif.export.settings import ExportSettings, Strategy
-from rlaif.types import Record, Score, Side
+from rlaif.types import Record, Side
 
 NoPair = Literal[
     "single_candidate",  # fewer than two live candidates
     "identical",  # they all say the same
     "no_revision",  # no live revision beside its live first draft
     "one_sided",  # no live strong response beside a live weak one of its principle
-    "no_verdict",  # nothing was judged
+    "no_verdict",  # no judge was asked, or not about these: a later filter made another response the candidate
     "unparsed",  # the judge was asked and gave no usable answer
-    "unscored",  # fewer than two candidates have a pointwise score, or a quality floor and none
+    "unscored",  # fewer than two candidates have scores for the same aspect, or a quality floor and none
     "low_quality",  # the rejected response is below the floor
     "tie",
     "inconsistent",  # the winner changes with the order
@@ -36,7 +35,7 @@ class Pair:
     """`p` is the judge's probability that `chosen` beats `rejected`: a soft label; None if none compared the two.
 
     `margin` is how much higher chosen's quality is (0 to 1): the difference of win rates over all
-    candidates or half that of mean scores for best_vs_*, else 2p - 1; None if nobody judged.
+    candidates for best_vs_*, else 2p - 1; by scores, half the difference of means; None if nobody judged.
     """
 
     chosen: int
@@ -61,14 +60,17 @@ class Pair:
         """
         return self.p if self.p is None or not self.reasoned else min(0.6, max(0.4, self.p))
 
+    @property
+    def reward_margin(self) -> float:
+        """`margin` for a loss, which must not claim more than `soft_label` does; 0 if nobody judged."""
+        label = self.soft_label
+        return 2 * label - 1 if self.reasoned and label is not None else self.margin or 0.0
+
 
 def pairs_of(
     record: Record, settings: ExportSettings, floor: float | None = None
 ) -> tuple[tuple[Pair, ...], NoPair | None]:
-    """The record's pairs, or why there is none; `floor` is the run's value of `settings.quality_floor`.
-
-    Raises ConfigError when a strategy needs comparisons that the judge was never asked for.
-    """
+    """The record's pairs, or why there is none; `floor` is the run's value of `settings.quality_floor`."""
     if not settings.pairs:
         return (), None
     candidates = _Candidates(record, floor)
@@ -85,17 +87,6 @@ def pairs_of(
     return (), reasons[0]
 
 
-def scores_of(record: Record, response: int) -> list[tuple[Score, float]]:
-    """A response's pointwise scores and their values; a judge that gave no rating is no score."""
-    return [(score, score.value) for score in record.scores if score.response == response and score.value is not None]
-
-
-def score_of(record: Record, response: int) -> float | None:
-    """The mean over judges and principles, from -1 to 1."""
-    values = [value for _, value in scores_of(record, response)]
-    return fmean(values) if values else None
-
-
 def _chance(record: Record, what: str) -> bytes:
     return blake2b(f"{record.id}/{what}".encode()).digest()
 
@@ -108,6 +99,7 @@ class _Candidates:
         self.floor = floor
         self.comparisons = Comparisons(record)
         self.texts = self.comparisons.texts
+        self.ratings = ratings_of(record, self.comparisons.distinct)
 
     @property
     def scored(self) -> bool:
@@ -135,24 +127,15 @@ class _Candidates:
         score = score_of(self.record, response)
         return "unscored" if score is None else "low_quality" if score < self.floor else None
 
-    def quality(self, strategy: Strategy) -> dict[int, float] | NoPair:
+    def quality(self) -> dict[int, float] | NoPair:
         """Win rates, or half of mean scores: differences are from 0 to 1 either way."""
-        distinct = self.comparisons.distinct
         if self.scored:
-            scores = {i: score / 2 for i in distinct if (score := score_of(self.record, i)) is not None}
+            scores = {i: mean / 2 for i, mean in self.ratings.means.items()}
             return scores if len(scores) > 1 else "unscored"
-        if not self.record.verdicts:
-            return "no_verdict"
         if not self.comparisons.complete():
-            raise self.lacking(strategy, "between all candidates", "[all]")
+            return "no_verdict"
         rates = self.comparisons.win_rates()
-        return {i: rates[i] for i in distinct if i in rates} or "unparsed"
-
-    def lacking(self, strategy: Strategy, which: str, comparisons: str) -> ConfigError:
-        return ConfigError(
-            f"pairing strategy '{strategy}' needs verdicts {which}: "
-            f"add a 'judge' stage with comparisons: {comparisons} (record {self.record.id})"
-        )
+        return {i: rates[i] for i in self.comparisons.distinct if i in rates} or "unparsed"
 
 
 def _best_vs_worst(candidates: _Candidates, settings: ExportSettings) -> list[Pair | NoPair]:
@@ -171,20 +154,21 @@ def _best_against(
     record, texts = candidates.record, candidates.texts
     if len(candidates.comparisons.distinct) < 2:
         return "single_candidate" if len(texts) < 2 else "identical"
-    quality = candidates.quality(strategy)
+    quality = candidates.quality()
     if isinstance(quality, str):
         return quality
     best, *others = sorted(quality, key=lambda i: (-quality[i], i))
     if strategy == "best_vs_worst":
         others.sort(key=lambda i: (quality[i], i))
-    else:  # by what they say, so that their order does not matter
+    else:  # by what they say, so that their order does not matter; one as good as the best would be no pair
+        others = [i for i in others if quality[best] - quality[i] >= TIE] or others
         others.sort(key=lambda i: _chance(record, texts[i]))
     rejected = next((i for i in others if candidates.barred(i) is None), None)
     if rejected is None:
         return candidates.barred(others[0]) or "low_quality"
     margin = quality[best] - quality[rejected]
     if candidates.scored:
-        return _scored(record, best, rejected, margin, strategy, settings)
+        return "tie" if margin < TIE else _scored(candidates.ratings, best, rejected, margin, strategy, settings)
     return _judged(candidates.comparisons.of(best, rejected), best, rejected, margin, strategy, settings)
 
 
@@ -194,8 +178,6 @@ def _revision_vs_original(candidates: _Candidates, settings: ExportSettings) -> 
     chains = [(i, draft) for i in texts if (draft := record.draft_of(i)) != i and draft in texts]
     if not chains:
         return ["no_revision"]
-    if not record.verdicts and any(texts[revision] != texts[draft] for revision, draft in chains):
-        return ["no_verdict"]
     strict = settings.model_copy(update={"require_consistent": True})
     outcomes = [_revised(candidates, revision, draft, strict) for revision, draft in chains]
     return sorted(outcomes, key=lambda one: 0.0 if isinstance(one, str) else -(one.p or 0.0))
@@ -205,7 +187,7 @@ def _revised(candidates: _Candidates, revision: int, draft: int, settings: Expor
     if candidates.texts[revision] == candidates.texts[draft]:
         return "identical"
     if not candidates.comparisons.asked(revision, draft):
-        raise candidates.lacking("revision_vs_original", "of revisions against their drafts", "[revisions] or [all]")
+        return "no_verdict"
     if barred := candidates.barred(draft):
         return barred
     comparison = candidates.comparisons.of(revision, draft)
@@ -226,33 +208,35 @@ def _strong_vs_weak(candidates: _Candidates, settings: ExportSettings) -> list[P
 
 
 def _sided(candidates: _Candidates, strong: int, weak: int, settings: ExportSettings) -> Pair | NoPair:
-    """Needs no verdict, but must not go against one."""
+    """Needs no verdict and no scores, but must not go against them."""
     if candidates.texts[strong] == candidates.texts[weak]:
         return "identical"
     if barred := candidates.barred(weak):
         return barred
     seen = candidates.comparisons.of(strong, weak)
-    if seen is None:
-        principle = candidates.record.responses[strong].principle
-        return Pair(strong, weak, None, None, "strong_vs_weak", principles=(principle,) if principle else ())
-    if seen.p <= 0.5 - TIE:
-        return "weak_preferred"
-    margin = max(0.0, 2 * seen.p - 1)
-    if margin < settings.min_margin - _ROUNDING:
-        return "low_margin"
-    return Pair(strong, weak, margin, seen.p, "strong_vs_weak", seen.judges, seen.principles, seen.reasoned)
+    if seen is not None:
+        margin = 2 * seen.p - 1
+        if margin < 0:
+            return "weak_preferred"
+        if margin < settings.min_margin - _ROUNDING:
+            return "low_margin"
+        return Pair(strong, weak, margin, seen.p, "strong_vs_weak", seen.judges, seen.principles, seen.reasoned)
+    ratings = ratings_of(candidates.record, (strong, weak))
+    if len(ratings.means) == 2:
+        higher = ratings.means[strong] - ratings.means[weak]
+        if higher <= -TIE:
+            return "weak_preferred"
+        return _scored(ratings, strong, weak, max(0.0, higher / 2), "strong_vs_weak", settings)
+    principle = candidates.record.responses[strong].principle
+    return Pair(strong, weak, None, None, "strong_vs_weak", principles=(principle,) if principle else ())
 
 
 def _scored(
-    record: Record, chosen: int, rejected: int, margin: float, strategy: Strategy, settings: ExportSettings
+    ratings: Ratings, chosen: int, rejected: int, margin: float, strategy: Strategy, settings: ExportSettings
 ) -> Pair | NoPair:
-    if margin < TIE:
-        return "tie"
     if margin < settings.min_margin - _ROUNDING:
         return "low_margin"
-    scores = [score for i in (chosen, rejected) for score, _ in scores_of(record, i)]
-    judges, principles = {score.judge for score in scores}, {score.principle for score in scores}
-    return Pair(chosen, rejected, margin, None, strategy, tuple(sorted(judges)), tuple(sorted(principles)))
+    return Pair(chosen, rejected, margin, None, strategy, ratings.judges, ratings.principles)
 
 
 def _judged(

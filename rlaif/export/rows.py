@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Literal
 
 from rlaif.export.comparisons import Comparisons
-from rlaif.export.pairs import Pair, scores_of
+from rlaif.export.pairs import Pair
+from rlaif.export.ratings import scores_of
 from rlaif.export.settings import Config, ExportSettings, SftKind
 from rlaif.types import Record, prompt_id
 
@@ -54,7 +55,7 @@ def _reward(record: Record, pair: Pair) -> Row:
     return {
         "chosen": _prompt(record) + _completion(record, pair.chosen),
         "rejected": _prompt(record) + _completion(record, pair.rejected),
-        "margin": pair.margin or 0.0,
+        "margin": pair.reward_margin,
         **_from(record),
         "p": pair.soft_label,
     }
@@ -71,7 +72,7 @@ def _sft(record: Record, pairs: Sequence[Pair], kinds: Iterable[SftKind]) -> lis
     found: dict[SftKind, list[int] | None] = {  # None: not of this kind, try the next
         "revisions": [i for i in whole if record.responses[i].revises is not None] if revised else None,
         "chosen": [pair.chosen for pair in pairs] or None,
-        "drafts": None if revised else whole,
+        "drafts": None if revised else [i for i in whole if record.responses[i].side != "weak"],
     }
     rows: dict[str, Row] = {}  # each text once
     for i in next((of_kind for kind in kinds if (of_kind := found[kind]) is not None), []):

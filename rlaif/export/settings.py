@@ -18,7 +18,7 @@ class ExportSettings(BaseModel):
     so that the mix is even where all of them succeed; `()` writes no pairs (a run without a judge).
     `min_p`: least probability that chosen beats rejected, averaged over both orders, judges and principles.
     `require_consistent`: chosen must win in both orders; a revision must in any case. Neither applies to
-    pairs by score or by side.
+    pairs by score or by side, nor to strong_vs_weak: there a judge must only not prefer the weak one.
     `min_margin`: least margin, from 0 to 1; applies to all pairs but those that nobody judged.
     `quality_floor`: a run-wide quantile (0.25 = the 25th percentile) that the rejected response's mean
     pointwise score must reach, so that chosen is not merely better than junk. None unless the run has
@@ -27,7 +27,8 @@ class ExportSettings(BaseModel):
     `test_fraction`: of prompts, by their hash: a prompt stays on its side when the run grows.
     `sft`: a record gives the responses of the first kind that it has. `revisions` are those of all steps;
     a record that was revised has them even if all were filtered out, and then gives nothing. `drafts` are
-    the live responses of records that were never revised, such as helpful prompts (section 3 of Bai et al. 2022).
+    the live responses of records that were never revised, such as helpful prompts (section 3 of Bai et al. 2022),
+    but for those of a weak side.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -92,11 +92,6 @@ class Tally:
     _rejected_chars: int = 0
     _example: Example | None = None
     _revision: Example | None = None
-    sided: bool = False  # a response had a side
-
-    @property
-    def judged(self) -> bool:
-        return bool(self._judges)
 
     def read(self, record: Record) -> None:
         outcome = record.outcome or "unfinished"
@@ -104,7 +99,6 @@ class Tally:
 
     def add(self, record: Record, pairs: Sequence[Pair], reason: NoPair | None) -> None:
         self._judge(record)
-        self.sided |= any(response.side is not None for response in record.responses)
         if reason:
             self.no_pair[reason] += 1
         for pair in pairs:

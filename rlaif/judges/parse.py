@@ -104,7 +104,7 @@ def chosen_option(text: str) -> str | None:
 
 
 def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
-    """The mean of the digits 1-9 under their probabilities (Lee et al. 2023, section 3.3), or None."""
+    """The mean of the digits 1-9 under their probabilities (Lee et al. 2023, direct RLAIF), or None."""
     for i, token in enumerate(logprobs):
         word = _bare(token.token)
         if not word or word.lower() in _RATING_LEAD_IN:

@@ -1,6 +1,6 @@
 """One response rated 1-9 by a principle: the mean over the digits' probabilities, not the most likely digit.
 
-Lee et al. 2023 (arXiv:2309.00267), section 3.3, with 1-9 because "10" is two tokens in most vocabularies.
+Lee et al. 2023 (arXiv:2309.00267), direct RLAIF, with 1-9 because "10" is two tokens in most vocabularies.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution import Principle
 from rlaif.context import Context
+from rlaif.errors import ConfigError
 from rlaif.judges.pairwise import as_text
 from rlaif.judges.parse import expected_rating, rating
 from rlaif.llm import ask_all
@@ -47,7 +48,9 @@ class Rubric(BaseModel):
             "response": record.responses[response].text,
         }
         ask = partial(context.ask_by, self.model, "judge_rubric", record.prompt, shown)
-        if self.read == "logprobs" or (self.read is None and llm.traits.top_logprobs):
+        if self.read == "logprobs" and not llm.traits.top_logprobs:
+            raise ConfigError(f"read: logprobs, but {llm.name} gives none; set by.read to samples, or leave it out")
+        if self.read != "samples" and llm.traits.top_logprobs:
             replies = [await ask(max_tokens=3, logprobs=True)]
             mean = expected_rating(replies[0].logprobs or (), self.min_mass)
         else:

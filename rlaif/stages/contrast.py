@@ -23,7 +23,10 @@ _SIDES: tuple[Side, ...] = ("strong", "weak")
 
 
 class Contrast(Stage):
-    """`n` pairs of responses, each by a principle drawn by weight; both sides share principle and sample number."""
+    """`n` pairs of responses (one at temperature 0), each by a principle drawn by weight.
+
+    Both sides share the principle and the sample's number.
+    """
 
     model: str = "policy"
     n: Annotated[int, Field(ge=1)] = 1
@@ -34,7 +37,7 @@ class Contrast(Stage):
     async def __call__(self, record: Record, context: Context) -> Record:
         draws = [
             (side, i, context.constitution.draw(context.draw_id(record.id, str(i)), "judge"))
-            for i in range(self.n)
+            for i in range(self._pairs)
             for side in _SIDES
         ]
         completions = await ask_all(
@@ -71,4 +74,8 @@ class Contrast(Stage):
         return frozenset({"sides"})
 
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
-        return 2 * self.n, candidates + 2 * self.n
+        return 2 * self._pairs, candidates + 2 * self._pairs
+
+    @property
+    def _pairs(self) -> int:
+        return self.n if self.temperature else 1  # there is only one greedy answer

@@ -48,7 +48,8 @@ class Revise(Stage):
     stop: tuple[str, ...] = ()  # for critiques and rewrites alike
 
     async def __call__(self, record: Record, context: Context) -> Record:
-        drafts = [index for index in record.live() if record.responses[index].text][: self.drafts]
+        firsts = [i for i in record.live() if record.responses[i].revises is None and record.responses[i].text]
+        drafts = firsts[: self.drafts]
         chains = await ask_all(*(self._chain(record, draft, context) for draft in drafts))
         for draft, chain in zip(drafts, chains, strict=True):
             parent = draft

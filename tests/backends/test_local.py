@@ -134,9 +134,9 @@ async def test_a_prompt_longer_than_a_slot_is_said_to_be_too_long(backend: Local
 async def test_only_we_may_ask_the_server(backend: LocalBackend) -> None:
     await backend.complete(ask(max_tokens=1))
     assert backend._server is not None
-    url = backend._server.client.url
+    url = backend._server.client.endpoint.url
     assert url.startswith("http://127.0.0.1:")
-    key = backend._server.client._headers["Authorization"].removeprefix("Bearer ")
+    key = backend._server.client.endpoint._headers["Authorization"].removeprefix("Bearer ")
     assert key.encode() not in Path(f"/proc/{process_of(backend).pid}/cmdline").read_bytes()
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as reply:

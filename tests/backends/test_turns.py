@@ -103,6 +103,7 @@ def test_a_run_on_two_engines_loads_each_for_its_stages_and_repeats_no_call(
     assert memory.loads == ["reader", "writer", "reader"]
     assert max(memory.asked.values()) == 1
     assert memory.asked.total() == again.summary["calls"]["sent"]
+    assert again.summary["calls"]["from_journal"] == 0  # what an earlier pass asked is no saving
     alone = generate(
         "cai", limit=40, runs_dir=tmp_path / "x", run="turns", set=["one_engine_at_a_time=false"], **models
     )  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path,
     process = start(tmp_path, slow)
     deadline = time.monotonic() + 20
     journal = tmp_path / "runs/calls.sqlite-wal"
-    while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > 20_000):
+    while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > 60_000):
         time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)

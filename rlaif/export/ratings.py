@@ -1,0 +1,53 @@
+"""What the judges said of single responses, and what of it can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from rlaif.types import Record, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Responses by their mean over the same judges and principles, from -1 to 1; empty if they share none."""
+
+    means: Mapping[int, float] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()
+    principles: tuple[str, ...] = ()
+
+
+def scores_of(record: Record, response: int) -> list[tuple[Score, float]]:
+    """A response's pointwise scores and their values; a judge that gave no rating is no score."""
+    return [(score, score.value) for score in record.scores if score.response == response and score.value is not None]
+
+
+def score_of(record: Record, response: int) -> float | None:
+    """The mean over judges and principles, from -1 to 1."""
+    values = [value for _, value in scores_of(record, response)]
+    return fmean(values) if values else None
+
+
+def ratings_of(record: Record, responses: Iterable[int]) -> Ratings:
+    """Compared by what all rated ones have a value for: a lost rating must not change what the others mean.
+
+    A response that no judge rated is left out.
+    """
+    rated = {i: aspects for i in responses if (aspects := _aspects(record, i))}
+    common = sorted(set.intersection(*map(set, rated.values()))) if rated else []
+    if not common:
+        return Ratings()
+    return Ratings(
+        {i: fmean(fmean(aspects[aspect]) for aspect in common) for i, aspects in rated.items()},
+        tuple(sorted({judge for judge, _ in common})),
+        tuple(sorted({principle for _, principle in common})),
+    )
+
+
+def _aspects(record: Record, response: int) -> dict[tuple[str, str], list[float]]:
+    """(judge, principle) -> values, more than one if it was asked more than once."""
+    aspects: dict[tuple[str, str], list[float]] = {}
+    for score, value in scores_of(record, response):
+        aspects.setdefault((score.judge, score.principle), []).append(value)
+    return aspects
