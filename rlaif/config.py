@@ -152,7 +152,11 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
         known = [one.label for one in settings.prompts]
         for label in stage.only:
             if label not in known:
-                raise ConfigError(f"stage '{name}' is only for the prompts '{label}'; there are: {', '.join(known)}")
+                there = ", ".join(known)
+                raise ConfigError(
+                    f"stage '{name}' is only for the prompts '{label}', and there are {there}; "
+                    f"name yours so with --set prompts.name={label}, or say --set {name}.only=[{known[0]}]"
+                )
         for role in stage.roles():
             if role not in settings.models:
                 raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")

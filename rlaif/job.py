@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlaif.backends import short_form
 from rlaif.config import Settings, asked_roles, assigned, load_settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
@@ -57,6 +58,7 @@ class Job:
     folder: RunFolder
     total: int | None  # prompts, if known
     calls_per_record: int = 0  # at most
+    models: int = 0  # each is asked once before the run
     limited_for_local: bool = False
     progress: Progress = field(default_factory=Progress)
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
@@ -116,6 +118,9 @@ def generate(
         ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
             was answered is kept.
     """
+    for option, model in (("policy", policy), ("judge", judge)):
+        if model is not None:
+            _check_form(option, model)
     options: dict[str, object] = {
         "constitution": constitution,
         "prompts": prompts,
@@ -142,13 +147,22 @@ def generate(
     )
 
 
+def _check_form(option: str, model: str) -> None:
+    try:
+        short_form(model)
+    except ValueError as error:
+        raise ConfigError(f"--{option}: {error}") from None
+
+
 def _check_asked(settings: Settings, given: Mapping[str, str | None]) -> None:
     """Refuse a model that was named for nothing: somebody would believe that it was asked."""
     asked = asked_roles(settings)
     for role, model in given.items():
-        if model is not None and asked is not None and role not in asked:
-            named = " ".join(f"--set models.{other}={model}" for other in sorted(asked)) or "nothing"
-            raise ConfigError(f"--{role} {model}: no stage of '{settings.name}' asks the {role}; it takes {named}")
+        if model is not None and asked and asked <= settings.models.keys() and role not in asked:
+            raise ConfigError(
+                f"--{role} {model}: no stage of '{settings.name}' asks the {role}; it asks {', '.join(sorted(asked))} "
+                f"(--set models.{min(asked)}=MODEL); or name the {role} in a stage's own settings"
+            )
 
 
 def retry(
@@ -277,10 +291,13 @@ async def _records(
             job.folder.path,
             sending=sending,
             retry_failed=retry_failed,
-            one_engine_at_a_time=settings.one_engine_at_a_time,
+            one_engine_at_a_time=settings.one_engine_at_a_time and sending,
         )
+        if not sending:
+            await _check_models(models.values())
         context = replace(context, models=models)
         job.calls_per_record = _planned(context, stages, settings)
+        job.models = len({id(llm) for llm in models.values()})
         runner = Runner(job.folder, stages, context, window=settings.window, rebuild=rebuild, writing=sending)
         job.progress, job.tallies = runner.progress, context.tallies
         try:
@@ -300,6 +317,12 @@ async def _records(
     if not sending:
         return "dry_run"
     return "interrupted" if runner.stopping else "done"
+
+
+async def _check_models(models: Iterable[LLM]) -> None:
+    """Keys and packages, which only opening finds out; nothing is started or sent."""
+    for llm in models:
+        await llm.open_backend().close()
 
 
 async def _close(models: Iterable[LLM]) -> None:

@@ -32,7 +32,7 @@ def open_models(
     turns = Turns() if one_engine_at_a_time else None
     for role, spec in specs.items():
         # What is only about speed makes no second door, where the first role's word counts.
-        same = (identity_of(spec), spec.base_url, msgspec.json.encode([spec.extra_body, spec.headers]))
+        same = (identity_of(spec), spec.base_url, msgspec.json.encode([spec.extra_body, spec.headers, spec.script]))
         if same not in opened:
             opens = partial(open_backend, spec, environment, log_folder)
             name = display_name(spec)

@@ -17,16 +17,43 @@ _NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
     "strong_vs_weak": ({"sides"}, "sides: add a 'contrast' stage, or 'sample' stages with side: strong and side: weak"),
 }
 
+_WHERE = "(in a new run, if this one has begun)"
+_OR_ELSE = f" {_WHERE}, or set export.pairs=[]"
+
 
 def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) -> None:
-    """Refuse, before any call is paid for, pairs that these stages leave no evidence for."""
+    """Refuse, before any call is paid for, pairs that these stages leave no evidence for.
+
+    Of an existing run it says the same: its stages stay, so that other pairs need a new run.
+    """
     evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
     for strategy in export.pairs:
         enough, how = _NEEDS[strategy]
         if not enough & evidence:
-            raise ConfigError(f"export.pairs: '{strategy}' needs {how}, or set export.pairs=[]")
+            raise ConfigError(f"export.pairs: '{strategy}' needs {how}{_OR_ELSE}")
+        if "sides" not in enough:
+            _check_order(strategy, enough, stages)
     if export.quality_floor is not None and "scores" not in evidence:
-        raise ConfigError("export.quality_floor needs scores: add a 'rate' stage, or leave it out")
+        raise ConfigError(f"export.quality_floor needs scores: add a 'rate' stage {_WHERE}, or leave it out")
+
+
+def _check_order(strategy: Strategy, enough: Set[Evidence], stages: Sequence[tuple[str, Stage]]) -> None:
+    """What is added after a prompt set's last judge is a candidate that nobody judges; a filter adds none."""
+    for label in sorted({label for _, stage in stages for label in stage.only}) or [""]:
+        judge, added = "", list[str]()
+        for name, stage in stages:
+            if stage.only and label not in stage.only:
+                continue
+            if enough & stage.leaves():
+                judge, added = name, []
+            elif stage.plan(1, 1)[1] > 1:
+                added.append(name)
+        if judge and added:
+            late = " and ".join(f"'{name}'" for name in added)
+            raise ConfigError(
+                f"export.pairs: '{strategy}' compares all responses, but nothing judges those of {late} after "
+                f"'{judge}': move '{judge}' to the end of the stages{_OR_ELSE}"
+            )
 
 
 def check_draws(stages: Sequence[tuple[str, Stage]], constitution: Constitution) -> None:

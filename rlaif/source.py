@@ -210,6 +210,8 @@ def _open(settings: Prompts) -> Callable[[], Iterator[_Row]]:
     if settings.path.startswith(hub.PREFIX):
         hub.parsed(settings.path)
         return partial(_dataset, settings)
+    if Path(settings.path).is_dir():
+        raise ConfigError(f"{settings.path} is a folder; for a dataset in it write hf://./FOLDER, or #CONFIG after it")
     path = find("data", settings.path)
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if rows := _FORMATS.get(suffix):

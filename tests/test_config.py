@@ -299,7 +299,10 @@ def test_revise_is_named_by_what_is_set() -> None:
 
 def test_a_stage_for_prompts_that_are_not_there_is_refused(tmp_path: Path) -> None:
     settings = load_settings("cai", {}, ["revise.only=[calm]"])
-    with pytest.raises(ConfigError, match="stage 'revise' is only for the prompts 'calm'; there are: redteam"):
+    with pytest.raises(
+        ConfigError,
+        match=r"only for the prompts 'calm', and there are redteam; .* --set prompts\.name=calm",
+    ):
         stages_of(settings, allow_code=False)
 
 

@@ -311,9 +311,7 @@ def test_a_run_goes_on_after_its_prompts_were_renamed_or_moved(tmp_path: Path) -
     ("pipeline", "role"), [("self-reward", "judge"), ("delta", "policy"), ("rlcd", "judge"), ("sl-cai", "judge")]
 )
 def test_a_model_that_no_stage_would_ask_is_refused(pipeline: str, role: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=f"--{role} scripted: no stage of '{pipeline}' asks the {role}; it takes --set"
-    ):
+    with pytest.raises(ConfigError, match=f"no stage of '{pipeline}' asks the {role}; it asks "):
         rlaif.generate(pipeline, runs_dir=tmp_path, **{role: "scripted"})
 
 
@@ -331,7 +329,7 @@ def test_a_model_that_refuses_whatever_it_is_asked_ends_the_run(tmp_path: Path) 
     with served(Server(refuses)) as server:
         with pytest.raises(ProviderError, match="stop is too long"):
             generate(tmp_path, policy=f"{server.url}#m", judge="scripted", limit=200)
-        assert len(server.requests) < 100  # those in flight, and no more
+        assert len(server.requests) < 200  # of 400: those in flight, and no more
 
 
 def test_an_export_that_the_stages_cannot_give_names_the_stage(tmp_path: Path) -> None:

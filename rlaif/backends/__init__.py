@@ -20,6 +20,16 @@ FORMS = (
     "scripted"
 )
 
+# Fields that not every provider reads.
+_READ_BY: dict[str, tuple[Provider, ...]] = {
+    "base_url": ("openai", "anthropic"),
+    "api_key_env": ("openai", "anthropic"),
+    "headers": ("openai", "anthropic"),
+    "extra_body": ("openai", "anthropic", "local", "vllm", "transformers"),
+    "engine": ("vllm", "transformers"),
+    "lora": ("vllm", "transformers"),
+    "script": ("scripted",),
+}
 _SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
@@ -72,6 +82,9 @@ class ModelSpec(BaseModel):
     def _complete(self) -> ModelSpec:
         if self.provider in ("openai", "anthropic") and not self.model:
             raise ValueError(f"an {self.provider} model needs a name: {self.provider}/MODEL")
+        for field, readers in _READ_BY.items():
+            if getattr(self, field) and self.provider not in readers:
+                raise ValueError(f"'{field}' is read by {', '.join(readers)}, not by {self.provider}: leave it out")
         if self.base_url and "@" in self.base_url.partition("://")[2].partition("/")[0]:
             raise ValueError("base_url holds a password; name a variable with api_key_env instead")
         for name, value in self.headers.items():
@@ -127,9 +140,10 @@ def identity_of(spec: ModelSpec) -> str:
     if spec.identity:
         return spec.identity
     match spec.provider:
-        case "openai" | "anthropic":
-            default = OPENAI_URL if spec.provider == "openai" else ANTHROPIC_URL
-            return f"{spec.base_url or default}#{spec.model}"
+        case "openai":
+            return f"{spec.base_url or OPENAI_URL}#{spec.model}"
+        case "anthropic":  # told apart from the other API at one address: they take and give different things
+            return f"anthropic:{spec.base_url or ANTHROPIC_URL}#{spec.model}"
         case "local":
             from rlaif.backends.local import identity
         case "vllm" | "transformers":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
@@ -42,7 +44,8 @@ class Endpoint:
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
             )
         try:
-            async with self._session.post(self.url, data=body) as reply:
+            # Not redirected: the key would go along to whatever address the server names.
+            async with self._session.post(self.url, data=body, allow_redirects=False) as reply:
                 raw = await reply.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise ProviderError("connection", f"{self.url} cannot be reached: {_reason(error)}") from error
@@ -50,6 +53,8 @@ class Endpoint:
             raise ProviderError("timeout", f"{self.url}: no answer within {self._timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:  # it was there: it may come back, or choke on this request only
             raise ProviderError("server", f"{self.url}: the connection was cut ({_reason(error)})") from error
+        if 300 <= reply.status < 400 and (location := reply.headers.get("Location")):
+            raise self._moved(reply.status, location)
         if reply.status != 200:
             raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
         return raw
@@ -62,6 +67,14 @@ class Endpoint:
         """A reply that is not what the API promises."""
         start = self._shown(raw)[:120].decode("utf-8", "replace")
         return ProviderError("server", f"{self.url}: the reply is not what this API promises ({error}): {start}")
+
+    def _moved(self, status: int, location: str) -> ProviderError:
+        with suppress(ValueError):  # it may be anything
+            location = urljoin(self.url, location)
+        shown = self._shown(location.encode("utf-8", "replace")).decode("utf-8", "replace")[:300]
+        address = re.sub(r"/(chat/completions|v1/messages)$", "", shown)
+        text = f"{self.url} answered {status} and points to {address}: give that address as base_url"
+        return ProviderError("not_found", text, status=status)
 
     def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
         text, code, parameter = error_fields(self._shown(raw))
@@ -182,10 +195,10 @@ PARAMETERS = (
     "max_completion_tokens",
     "response_format",
     "top_logprobs",
+    "top_p",  # before temperature, which is kept where a model takes one of the two
     "temperature",
     "max_tokens",
     "logprobs",
-    "top_p",
     "seed",
     "stop",
 )

@@ -192,11 +192,15 @@ def logprobs_of_answer(
     """Those of the answer's tokens, where servers give them for the thoughts before it too; None if they have none."""
     if not logprobs or not reasoning:
         return logprobs
-    answer = ""
+    wanted, answer = text.translate(_RAW).strip(), ""
     for i in range(len(logprobs) - 1, -1, -1):
         if "</think>" in logprobs[i].token:
             return logprobs[i + 1 :] or None
-        answer = logprobs[i].token + answer
-        if text and answer.lstrip().startswith(text.strip()):
+        answer = logprobs[i].token.translate(_RAW) + answer
+        if wanted and answer.lstrip().startswith(wanted):
             return logprobs[i:]
     return None
+
+
+# Some servers give tokens as the vocabulary writes them.
+_RAW = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SHOWN_CHARACTERS = 700
 
 
-def show_ending(result: Result) -> None:
+def show_ending(result: Result, *, asked: bool = True) -> None:
+    """`asked`: models were; False after an export."""
     console = Console()
     if result.status == "dry_run":
         _show_dry_run(console, result)
@@ -30,10 +31,11 @@ def show_ending(result: Result) -> None:
     if result.example is not None:
         _show_pair(console, result.example)
     calls = result.summary["calls"]
-    console.print(
-        f"calls: {calls['sent']:,} sent, {calls['from_journal']:,} from the journal, {calls['failed']:,} failed; "
-        f"{result.summary['wall_s']:.1f} s"
-    )
+    if asked:
+        console.print(
+            f"calls: {calls['sent']:,} sent, {calls['from_journal']:,} from the journal, {calls['failed']:,} failed; "
+            f"{result.summary['wall_s']:.1f} s"
+        )
     if result.summary["dataset"] is not None:
         _print_whole(console, f"dataset: {result.dataset}")
         if first := next(iter(result.summary["dataset"]["rows"]), None):
@@ -57,6 +59,9 @@ def _print_whole(console: Console, text: str, style: str = "") -> None:
 def _show_dry_run(console: Console, result: Result) -> None:
     unsent = sum(stage["unsent"] for stage in result.summary["stages"])
     known = result.summary["calls"]["from_journal"]
+    if not unsent:
+        console.print(f"dry run: nothing was sent. All {known:,} calls are in the journal.")
+        return
     console.print(f"dry run: nothing was sent. {known:,} calls are in the journal; {unsent:,} would be sent next,")
     console.print("and more after them: what a stage asks depends on the answers before it.")
 

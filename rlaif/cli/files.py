@@ -54,12 +54,17 @@ def convert(
     """Turn a GGUF file into a Hugging Face folder, which trainers and vLLM read. Llama architectures."""
     from rlaif.backends.gguf import find_weights
     from rlaif.backends.to_hf import DTYPES, convert
-    from rlaif.errors import ConfigError
+    from rlaif.errors import ConfigError, StoreError
 
     chosen = next((known for known in DTYPES if known == dtype), None)
     if chosen is None:
         raise ConfigError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
-    typer.echo(convert(find_weights("" if weights == "local" else weights), to, chosen))
+    if to.exists():
+        raise ConfigError(f"{to} is there already; name another folder, or remove it first")
+    try:
+        typer.echo(convert(find_weights("" if weights == "local" else weights), to, chosen))
+    except OSError as error:
+        raise StoreError(f"{to} cannot be written: {error.strerror or error}") from error
 
 
 def copy(

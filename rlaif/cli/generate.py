@@ -85,7 +85,7 @@ def export(
     """Make a run's datasets anew, with other pairing if you like; asks no model."""
     from rlaif import job
 
-    _end(job.export(run, runs_dir=runs_dir, set=assignments or ()), as_json)
+    _end(job.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
 
 
 def _observer(as_json: bool) -> Observer:
@@ -97,7 +97,7 @@ def _observer(as_json: bool) -> Observer:
     return observe
 
 
-def _end(result: Result, as_json: bool) -> None:
+def _end(result: Result, as_json: bool, *, asked: bool = True) -> None:
     """Print how it ended and exit with the code that says so."""
     if as_json:
         import json
@@ -106,7 +106,7 @@ def _end(result: Result, as_json: bool) -> None:
     else:
         from rlaif.cli.ending import show_ending
 
-        show_ending(result)
+        show_ending(result, asked=asked)
     if result.status == "interrupted":
         raise typer.Exit(130)
     if result.failed:

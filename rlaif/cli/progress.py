@@ -55,7 +55,7 @@ def plain(job: Job) -> Iterator[None]:
 
 def heading(job: Job) -> str:
     count = "all prompts" if job.total is None else f"{job.total:,} prompt{'' if job.total == 1 else 's'}"
-    calls = "" if job.total is None else f", at most {job.total * job.calls_per_record:,} calls"
+    calls = "" if job.total is None else f", at most {job.total * job.calls_per_record + job.models:,} calls"
     small = " (the embedded model's default; more with --limit)" if job.limited_for_local else ""
     return f"run '{job.folder.name}': {count}{small}{calls}"
 
@@ -133,12 +133,12 @@ def _rate(job: Job, total: Tally) -> str:
 def _eta(job: Job, total: Tally) -> str:
     """What the calls still planned take at the rate of this run so far; dropped records make it shorter."""
     elapsed = time.monotonic() - job.started
-    if job.total is None or total.sent < 4:
-        return f"{clock(elapsed)} so far"
-    to_do = job.total - job.progress.skipped
-    left = max(0, to_do * job.calls_per_record - _answered(total))
+    to_do = None if job.total is None else job.total - job.progress.skipped
     if job.progress.records == to_do:
         return f"took {clock(elapsed)}"
+    if to_do is None or total.sent < 4:
+        return f"{clock(elapsed)} so far"
+    left = max(0, to_do * job.calls_per_record - _answered(total))
     return f"{clock(elapsed)} so far, about {clock(left * elapsed / total.sent)} left"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from rlaif.types import Record, Verdict
+    from rlaif.types import Record, Response, Score, Verdict
 
 RUNS_DIR = typer.Option(help="Folder of all runs and of the journal they share.")
 
@@ -89,7 +91,7 @@ def _page(console: Console, record: Record) -> None:
         console.print(said(message.content))
     dropped = {drop.response: drop.reason for drop in record.drops}
     for index, response in enumerate(record.responses):
-        kind = "draft" if response.revises is None else f"revision of {response.revises} by {response.principle}"
+        kind = _kind(response)
         reason = f", dropped: {dropped[index]}" if index in dropped else ""
         console.print()
         console.print(Rule(said(f"response {index}: {kind}, {response.model}{reason}"), align="left", style="dim"))
@@ -100,16 +102,37 @@ def _page(console: Console, record: Record) -> None:
         else:
             before = record.responses[response.revises].text
             console.print(word_diff(before, response.text, coloured=console.color_system is not None))
-    if record.verdicts or record.scores:
+    if record.verdicts:
         console.print()
         console.print(Rule(said("verdicts"), align="left", style="dim"))
     for verdict in record.verdicts:
         console.print(said(_verdict(verdict)))
         if verdict.rationale:
             console.print(said(verdict.rationale, "italic"))
-    for score in record.scores:
-        value = f"no rating; replies {list(score.replies)}" if score.value is None else f"{score.value:+.2f}"
-        console.print(said(f"response {score.response}: {value} by {score.principle} ({score.judge})"))
+    if record.scores:
+        console.print()
+        console.print(Rule(said("scores, from -1 (a rating of 1) to 1 (a rating of 9)"), align="left", style="dim"))
+    for index in dict.fromkeys(score.response for score in record.scores):
+        console.print(said(_scores([score for score in record.scores if score.response == index])))
+
+
+def _kind(response: Response) -> str:
+    if response.revises is not None:
+        return f"revision of {response.revises} by {response.principle}"
+    if response.side is None:
+        return "draft"
+    if response.principle is None:
+        return f"{response.side} side"
+    return f"{response.side} side, {'by' if response.side == 'strong' else 'against'} {response.principle}"
+
+
+def _scores(scores: Sequence[Score]) -> str:
+    """All ratings of one response: their mean, then each."""
+    values = [score.value for score in scores if score.value is not None]
+    mean = f"{fmean(values):+.2f} on average" if values else "no rating"
+    each = [f"{s.principle} {'none' if s.value is None else f'{s.value:+.2f}'}" for s in scores]
+    judges = ", ".join(dict.fromkeys(score.judge for score in scores))
+    return f"response {scores[0].response}: {mean} ({judges}): {', '.join(each)}"
 
 
 def _verdict(verdict: Verdict) -> str:

@@ -143,9 +143,9 @@ _CONFIGS: dict[Config, str] = {
     "it is empty for pairs by score and by side, which no judge compared.",
     "sft": "prompts with a revised, chosen or sampled completion.",
     "kto": "completions with a label, true if chosen.",
-    "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1, is that of `preference`; 0 if "
-    "nobody judged, and 2p - 1 of the soft label (at most 0.2) after a judge that reasoned first. It is in the "
-    "reward's own unit, log-odds: the loss is -log sigmoid(reward(chosen) - reward(rejected) - margin).",
+    "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1, is that of `preference` "
+    "(0 if nobody judged; 2p - 1, at most 0.2, after a judge that reasoned first), in the reward's own unit, "
+    "log-odds: the loss is -log sigmoid(reward(chosen) - reward(rejected) - margin).",
     "scores": "rated completions. `score`, the mean of `scores`, is from -1 to 1; `win_rate` is against the prompt's "
     "other responses, empty where they were not compared.",
     "prompts": "prompts only, for GRPO or RLOO with a reward of your own.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from hashlib import blake2b
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlaif.context import Context
 from rlaif.llm import ask_all
@@ -33,10 +33,22 @@ class Sample(Stage):
     stop: tuple[str, ...] = ()
     side: Side | None = None
 
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(models)) < len(models):
+            raise ValueError("names a model twice; draw more from each with n")
+        return models
+
     async def __call__(self, record: Record, context: Context) -> Record:
         messages = record.prompt if self.system is None else _with_system(self.system, record.prompt)
         models = self._drawn(record, context)
         draws = [(m, t, i) for m in models for t in self.temperatures for i in range(self.n if t else 1)]
+        # What an earlier stage drew is not drawn again.
+        before = {
+            role: sum(r.revises is None and r.model == context.model(role).name for r in record.responses)
+            for role in models
+        }
         completions = await ask_all(
             *(
                 context.ask(
@@ -46,7 +58,7 @@ class Sample(Stage):
                     top_p=self.top_p,
                     max_tokens=self.max_tokens,
                     stop=self.stop,
-                    sample=i,
+                    sample=i + before[model],
                 )
                 for model, temperature, i in draws
             )

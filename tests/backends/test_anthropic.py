@@ -261,7 +261,20 @@ def test_the_short_form_opens_anthropic(tmp_path: Path) -> None:
     short = ModelSpec.model_validate("anthropic/claude-test")
     backend = open_backend(short, {"ANTHROPIC_API_KEY": KEY}, tmp_path)
     assert isinstance(backend, AnthropicBackend)
-    assert identity_of(short) == "https://api.anthropic.com#claude-test"
+    assert identity_of(short) == "anthropic:https://api.anthropic.com#claude-test"
+
+
+def test_the_two_apis_of_one_server_are_two_models() -> None:
+    both = [spec(base_url="http://h/v1", provider=provider) for provider in ("anthropic", "openai")]
+    assert [identity_of(one) for one in both] == ["anthropic:http://h/v1#claude-test", "http://h/v1#claude-test"]
+
+
+async def test_a_redirect_does_not_take_the_key_along() -> None:
+    async with Server() as other:
+        reply: Reply = (307, "", {"Location": f"{other.url}/messages"})
+        error = await error_of(reply, {"MY_KEY": KEY}, api_key_env="MY_KEY")
+    assert (other.requests, error.kind) == ([], "not_found")
+    assert f"points to {other.url.removesuffix('/v1')}: give" in str(error)
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])
@@ -428,7 +441,7 @@ ERRORS: list[tuple[int, Body, ProviderErrorKind, str | None]] = [
         400,
         failed(INVALID, "`temperature` and `top_p` cannot both be specified for this model. Please use only one."),
         "bad_request",
-        "temperature",
+        "top_p",
     ),
     (
         400,
@@ -494,8 +507,8 @@ def one_of_two(body: Body) -> Reply:
     ("model", "extra", "traits"),
     [
         (lambda _: message("A"), None, Traits()),
-        (one_of_two, None, Traits()),
-        (one_of_two, {"body": {"top_p": 0.5}}, Traits(rejected=("temperature",))),
+        (one_of_two, None, Traits(rejected=("top_p",))),
+        (one_of_two, {"body": {"top_p": 0.5}}, Traits(rejected=("top_p", "temperature"))),
         (newest, None, Traits(rejected=("temperature", "top_p"), thinks=True)),
     ],
     ids=["able", "one of two", "one of two, and the settings choose", "newest"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -287,6 +288,9 @@ def spoken(*tokens: str) -> tuple[TokenLogprob, ...]:
         (("<think>", "so"), "", "so", None),  # cut off before the answer
         (("<think>", "so", "</think>"), "", "so", None),
         (("Hm",), "A", "So B", None),  # of who knows what
+        (("So", "ĠB", "The", "Ġbest", "Ċ", "A"), "The best\nA", "So B", ("The", "Ġbest", "Ċ", "A")),  # raw ones
+        (("So", "▁B", "▁the", "▁best"), "the best", "So B", ("▁the", "▁best")),
+        (("So", "x▁", "y"), "x▁y", "So", ("x▁", "y")),  # a text that has the mark itself
     ],
 )
 def test_log_probabilities_are_those_of_the_answer_not_of_the_thoughts_before_it(
@@ -485,6 +489,13 @@ ERRORS: list[tuple[str, int, Any, ProviderErrorKind, str | None]] = [
     ("mistral, list", 422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}, "bad_request", "seed"),
     ("openrouter, money", 402, {"error": {"message": "Insufficient credits", "code": 402}}, "auth", None),
     ("openrouter, flagged", 403, {"error": {"message": "Your input was flagged", "code": 403}}, "content_filter", None),
+    (
+        "one of the two",
+        400,
+        "`temperature` and `top_p` cannot both be specified for this model",
+        "bad_request",
+        "top_p",  # temperature is what we want to keep
+    ),
     ("a word in passing", 500, "the server was stopped by the system", "server", None),
     ("timeout", 408, "Request Timeout", "timeout", None),
     ("plain text", 400, "no", "bad_request", None),
@@ -572,6 +583,32 @@ async def test_a_connection_that_is_reset_under_one_request_ends_no_run(said: by
     assert (caught.value.kind, caught.value.transient, caught.value.fatal) == ("server", True, False)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_but_its_address_named(status: int) -> None:
+    environment = {"MY_KEY": KEY, "GATE": "open-sesame"}
+    async with Server() as other:
+        headers = {"Location": f"{other.url}/chat/completions"}
+        error = await error_of(
+            (status, "", headers), environment, api_key_env="MY_KEY", headers={"X-Api-Key": "$GATE", "X-Team": "blue"}
+        )
+    assert (other.requests, other.headers) == ([], [])
+    assert (error.kind, error.status, error.fatal) == ("not_found", status, True)
+    assert f"answered {status} and points to {other.url}: give that address as base_url" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("/other/v1/chat/completions", r"points to http://127\.0\.0\.1:\d+/other/v1: give"),
+        (f"https://h/{KEY}", r"points to https://h/\[the key\]: give"),
+        ("http://[", r"points to http://\[: give"),
+    ],
+)
+async def test_whatever_address_a_redirect_names_is_shown_without_the_key(location: str, says: str) -> None:
+    error = await error_of((307, "", {"Location": location}), {"MY_KEY": KEY}, api_key_env="MY_KEY")
+    assert re.search(says, str(error))
+
+
 async def test_an_address_that_is_none_cannot_be_reached() -> None:
     backend = OpenAIBackend("http://", "m")
     with pytest.raises(ProviderError, match="cannot be reached") as caught:
@@ -612,6 +649,29 @@ def test_the_short_form_of_an_address_opens_that_endpoint(tmp_path: Path) -> Non
     assert identity_of(short) == "http://127.0.0.1:8000/v1#org/model"
     assert identity_of(spec()) == f"{OPENAI_URL}#gpt-test"
     assert identity_of(spec(identity="mine")) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("provider", "field", "value", "readers"),
+    [
+        ("openai", "engine", {"dtype": "auto"}, "vllm, transformers"),
+        ("anthropic", "lora", "adapter", "vllm, transformers"),
+        ("local", "lora", "adapter", "vllm, transformers"),
+        ("local", "base_url", "http://h/v1", "openai, anthropic"),
+        ("vllm", "api_key_env", "MY_KEY", "openai, anthropic"),
+        ("transformers", "headers", {"X-Team": "blue"}, "openai, anthropic"),
+        ("scripted", "extra_body", {"top_k": 1}, "openai, anthropic, local, vllm, transformers"),
+        ("openai", "script", {"seed": 1}, "scripted"),
+    ],
+)
+def test_a_field_that_the_provider_does_not_read_is_refused(
+    provider: str, field: str, value: object, readers: str
+) -> None:
+    says = f"'{field}' is read by {readers}, not by {provider}: leave it out"
+    with pytest.raises(ValidationError, match=says):
+        ModelSpec.model_validate({"provider": provider, "model": "m", field: value})
+    for reader in readers.split(", "):
+        assert ModelSpec.model_validate({"provider": reader, "model": "m", field: value}).provider == reader
 
 
 async def test_a_backend_that_was_never_asked_is_closed_without_fuss() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sqlite3
 import time
 from contextlib import closing
@@ -118,3 +119,20 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path,
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])
 def test_times_are_shown_as_clocks_do(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_run_that_is_stopped_before_it_began_leaves_its_name_free(tmp_path: Path) -> None:
+    slow = ["generate", "small", "--limit", "2", "--run", "free", "--judge", "scripted", "--policy"]
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:  # takes the first question and is silent
+        process = start(tmp_path, [*slow, f"http://127.0.0.1:{server.getsockname()[1]}/v1#m"])
+        server.settimeout(20)
+        asked, _ = server.accept()
+        asked.recv(100)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        asked.close()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, out + err
+    again = start(tmp_path, [*slow, "scripted"])
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 0, out + err

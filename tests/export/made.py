@@ -11,6 +11,11 @@ from rlaif.types import Drop, Message, Record, Response, Score, Side, Verdict, p
 Asked = tuple[int, int, float | None, float | None]  # first, second, p_ab, p_ba
 
 
+def reasoned(made: Record) -> Record:
+    """The same, as by a judge that thought aloud first."""
+    return made.having(verdicts=tuple(msgspec.structs.replace(v, rationale="Let's think.") for v in made.verdicts))
+
+
 def verdict(first: int, second: int, p_ab: float | None, p_ba: float | None, judge: str = "judge") -> Verdict:
     if p_ab is None or p_ba is None:
         return Verdict(judge, "kind", first, second, p_ab=p_ab, p_ba=p_ba, outcome="unparsed")

@@ -29,6 +29,11 @@ def load(tmp_path: Path) -> Callable[[Path, str], datasets.DatasetDict]:
     return lambda folder, config: datasets.load_dataset(str(folder), config, cache_dir=str(tmp_path / "cache"))
 
 
+def interrupted() -> Iterator[Record]:
+    yield from run(3)()
+    raise KeyboardInterrupt
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -117,13 +122,8 @@ def test_a_prompt_stays_on_its_side_when_the_run_grows() -> None:
 def test_an_interrupted_export_leaves_the_old_one(tmp_path: Path) -> None:
     export(run(5), tmp_path / "dataset")
     before = files(tmp_path / "dataset")
-
-    def breaks() -> Iterator[Record]:
-        yield from run(3)()
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        export(breaks, tmp_path / "dataset")
+        export(interrupted, tmp_path / "dataset")
     assert files(tmp_path / "dataset") == before
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
@@ -132,8 +132,8 @@ def test_a_kill_between_the_two_renames_is_put_right(tmp_path: Path) -> None:
     export(run(5), tmp_path / "dataset")
     before = files(tmp_path / "dataset")
     (tmp_path / "dataset").rename(tmp_path / "dataset.old")
-    with pytest.raises(ConfigError, match="no record was judged"):
-        export(lambda: [record(["a", "b"])], tmp_path / "dataset")
+    with pytest.raises(KeyboardInterrupt):
+        export(interrupted, tmp_path / "dataset")
     assert files(tmp_path / "dataset") == before
     assert export(run(6), tmp_path / "dataset").pairs == 6
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
@@ -164,9 +164,10 @@ def test_only_records_that_ended_well_are_exported_and_all_are_counted(tmp_path:
     assert summary.example.chosen.startswith("I would rather")
 
 
-def test_a_floor_needs_scores(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="add a 'rate' stage"):
-        export(run(5), tmp_path / "dataset", ExportSettings(quality_floor=0.25))
+def test_a_floor_of_a_run_where_no_rating_came_out_bars_its_pairs_and_nothing_else(tmp_path: Path) -> None:
+    summary = export(run(5), tmp_path / "dataset", ExportSettings(quality_floor=0.25, test_fraction=0.0))
+    assert summary.no_pair == {"unscored": 5}
+    assert summary.rows == {"sft": {"train": 5}, "prompts": {"train": 5}}
 
 
 def test_a_floor_is_a_quantile_of_the_whole_runs_scores(tmp_path: Path) -> None:
@@ -199,8 +200,20 @@ def test_the_card_lists_the_numbers_and_quotes_what_users_named(tmp_path: Path) 
     assert "# `a'<b>/x`" in text
     assert "| pairs | `best_vs_worst` | 60 |" in text
     assert "| `judge` | 60 | 0% | 100% (94%-100%) | +0.00 |" in text
+    assert "A `best_vs_worst` pair by verdicts needs p >= 0.65 (the same winner in both orders)." in text
     assert "locksmith" not in text
     assert len(text.splitlines()) < 120
+
+
+def test_the_card_says_for_each_strategy_what_its_pairs_needed(tmp_path: Path) -> None:
+    pairs = ("best_vs_random", "revision_vs_original", "strong_vs_weak")
+    settings = ExportSettings.model_validate({"pairs": pairs, "require_consistent": False, "min_p": 0.7})
+    export(run(5), tmp_path / "dataset", settings)
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    assert "`best_vs_random` pair by verdicts needs p >= 0.7 (either order may disagree)" in text
+    assert "`revision_vs_original` pair by verdicts needs p >= 0.7 (the same winner in both orders)" in text
+    assert "`strong_vs_weak` pair by verdicts needs p >= 0.5 (either order may disagree)" in text
+    assert "2p - 1, at most 0.2, after a judge that reasoned first" in text
 
 
 def test_the_card_of_a_run_without_verdicts_does_not_speak_of_them(tmp_path: Path) -> None:
@@ -209,7 +222,7 @@ def test_the_card_of_a_run_without_verdicts_does_not_speak_of_them(tmp_path: Pat
     text = (tmp_path / "dataset" / "README.md").read_text()
     assert "| pairs | `best_vs_worst by score` | 1 |" in text
     assert "A pair needs a margin >= 0.2" in text
-    assert "by verdicts needs" not in text
+    assert "pair by verdicts" not in text
     assert "No two responses were compared" in text
     assert "- `scores`: " in text
 

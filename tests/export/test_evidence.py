@@ -8,11 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlaif.context import Context
-from rlaif.errors import ConfigError
 from rlaif.export import About, ExportSettings, Pair, export_dataset, pairs_of
-from rlaif.plan import check_export
-from rlaif.stages import Evidence, Stage
 from rlaif.types import Record, Score
 from tests.export.made import Asked, record
 
@@ -35,6 +31,12 @@ def reason(made: Record, settings: ExportSettings, floor: float | None = None) -
     pairs, why = pairs_of(made, settings, floor)
     assert pairs == ()
     return why
+
+
+def rated(made: Record, *values: float | None) -> Record:
+    """With scores by another judge and principle on top, one for each response."""
+    more = tuple(Score("other", "honest", i, value) for i, value in enumerate(values))
+    return made.having(scores=made.scores + more)
 
 
 # Against a random other
@@ -62,6 +64,15 @@ def test_a_random_other_below_the_floor_gives_way_to_one_above_it() -> None:
         assert [(pair.chosen, pair.rejected) for pair in pairs_of(made, by("best_vs_random"), 0.0)[0]] == [(0, 2)]
 
 
+def test_a_random_other_that_is_as_good_as_the_best_gives_way_to_a_worse_one() -> None:
+    for i in range(20):
+        by_score = only(record("abc", prompt=str(i), scores=[0.5, 0.5, 0.0]), by("best_vs_random"))
+        asked: list[Asked] = [(0, 1, 0.5, 0.5), (0, 2, 0.9, 0.9), (1, 2, 0.9, 0.9)]
+        by_verdict = only(record("abc", asked, prompt=str(i)), by("best_vs_random"))
+        assert [(pair.chosen, pair.rejected) for pair in (by_score, by_verdict)] == [(0, 2), (0, 2)]
+    assert reason(record("ab", scores=[0.5, 0.5]), by("best_vs_random")) == "tie"
+
+
 # By score
 
 
@@ -73,13 +84,26 @@ def test_without_verdicts_scores_say_which_is_best(strategy: str) -> None:
     assert (pair.judges, pair.principles) == (("judge",), ("kind",))
 
 
-def test_scores_are_averaged_over_judges_and_principles_and_a_failed_one_is_no_number() -> None:
-    made = record("abc", scores=[0.4, 0.5, None])
-    more = (Score("other", "honest", 0, 0.8), Score("other", "honest", 1, None), Score("other", "honest", 2, None))
-    pair = only(made.having(scores=made.scores + more), by("best_vs_worst"))
+def test_scores_are_averaged_over_judges_and_principles_and_who_has_none_takes_no_part() -> None:
+    made = rated(record("abc", scores=[0.4, 0.5, None]), 0.8, 0.5, None)
+    pair = only(made, by("best_vs_worst"))
     assert (pair.chosen, pair.rejected) == (0, 1)  # 0.6, 0.5, unscored
     assert pair.margin == pytest.approx(0.05)
     assert (pair.judges, pair.principles) == (("judge", "other"), ("honest", "kind"))
+
+
+def test_candidates_are_compared_by_what_all_of_them_were_rated_on() -> None:
+    pair = only(rated(record("abc", scores=[0.4, 0.5, 0.6]), 0.8, None, -1.0), by("best_vs_worst"))
+    assert (pair.chosen, pair.rejected) == (2, 0)  # by kindness alone, not 0.6, 0.5, -0.2
+    assert pair.margin == pytest.approx(0.1)
+    assert (pair.judges, pair.principles) == (("judge",), ("kind",))
+    assert reason(rated(record("ab", scores=[0.4, None]), None, 0.8), by("best_vs_worst")) == "unscored"
+
+
+def test_an_aspect_that_was_rated_twice_counts_once() -> None:
+    made = rated(record("ab", scores=[1.0, 0.0]), 0.0, 0.5)
+    twice = made.having(scores=(*made.scores, Score("judge", "kind", 0, 1.0)))
+    assert only(twice, by("best_vs_worst")).margin == only(made, by("best_vs_worst")).margin == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +167,24 @@ def test_a_verdict_must_not_go_against_the_side_but_need_not_be_clear() -> None:
     def judged(p: float | None) -> Record:
         return record("ab", [(0, 1, p, p)], sides=["strong", "weak"])
 
-    assert reason(judged(0.495), by("strong_vs_weak")) == "weak_preferred"
+    assert [reason(judged(p), by("strong_vs_weak")) for p in (0.3, 0.496)] == ["weak_preferred"] * 2
     assert [only(judged(p), by("strong_vs_weak")).margin for p in (None, 0.5, 0.75)] == [None, 0.0, 0.5]
     assert only(judged(0.75), by("strong_vs_weak", require_consistent=True)).p == 0.75
     assert reason(judged(0.75), by("strong_vs_weak", min_margin=0.6)) == "low_margin"
+
+
+def test_where_no_verdict_speaks_scores_must_not_go_against_the_side() -> None:
+    def scored(*scores: float | None) -> Record:
+        return record("ab", [(0, 1, None, None)], sides=["strong", "weak"], scores=scores)
+
+    assert reason(scored(0.495, 0.5), by("strong_vs_weak")) == "weak_preferred"
+    for scores, margin in ([(0.5, -0.5), 0.5], [(0.496, 0.5), 0.0], [(0.5, None), None]):
+        pair = only(scored(*scores), by("strong_vs_weak"))
+        assert (pair.p, pair.margin, pair.by) == (None, margin, "side" if margin is None else "score")
+    assert reason(scored(0.5, -0.5), by("strong_vs_weak", min_margin=0.6)) == "low_margin"
+    assert reason(rated(scored(0.0, 0.2), None, -1.0), by("strong_vs_weak")) == "weak_preferred"
+    judged = scored(-1.0, 1.0).having(verdicts=record("ab", [(0, 1, 0.9, 0.9)]).verdicts)
+    assert only(judged, by("strong_vs_weak")).by == "verdict"
 
 
 @pytest.mark.parametrize(
@@ -163,52 +201,25 @@ def test_no_pair_of_sides_has_a_reason(made: Record, why: str) -> None:
     assert reason(made, by("strong_vs_weak"), floor=0.0 if why == "low_quality" else None) == why
 
 
-# Before a run, and after one
-
-
-class Leaves(Stage):
-    evidence: frozenset[Evidence] = frozenset()
-
-    async def __call__(self, record: Record, context: Context) -> Record:
-        return record
-
-    def leaves(self) -> frozenset[Evidence]:
-        return self.evidence
+# Of a whole run
 
 
 @pytest.mark.parametrize(
-    ("strategy", "enough", "too_little", "missing"),
+    ("strategy", "made", "why"),
     [
-        ("best_vs_worst", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
-        ("best_vs_random", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
-        ("revision_vs_original", ["revisions"], ["scores", "sides"], r"'judge' stage with .*\[revisions\]"),
-        ("strong_vs_weak", ["sides"], ["all", "revisions", "scores"], "'contrast' stage, or 'sample' stages with side"),
+        ("best_vs_worst", record("ab"), "no_verdict"),
+        ("revision_vs_original", record(["a", ("b", 0)], scores=[0.1, 0.2]), "no_verdict"),
+        ("strong_vs_weak", record("ab"), "one_sided"),
     ],
 )
-def test_a_plan_that_cannot_make_the_pairs_is_told_which_stage_to_add(
-    strategy: str, enough: list[Evidence], too_little: list[Evidence], missing: str
+def test_records_without_the_evidence_are_counted_and_the_rest_is_exported(
+    strategy: str, made: Record, why: str, tmp_path: Path
 ) -> None:
-    for one in enough:
-        check_export(by(strategy), [("it", Leaves(evidence=frozenset({one})))])
-    with pytest.raises(ConfigError, match=rf"'{strategy}' needs .*{missing}.*export\.pairs=\[\]"):
-        check_export(by(strategy), [("it", Leaves(evidence=frozenset(too_little)))])
-    check_export(ExportSettings(pairs=()), [])
-
-
-def test_a_run_without_the_evidence_is_refused_and_one_with_some_is_not(tmp_path: Path) -> None:
-    def export(settings: ExportSettings, *made: Record) -> dict[str, int]:
-        return dict(export_dataset(lambda: made, tmp_path / "dataset", settings, about=ABOUT).strategies)
-
-    with pytest.raises(ConfigError, match="no record was judged: add a 'judge' stage"):
-        export(by("best_vs_worst"), record("ab"))
-    with pytest.raises(ConfigError, match="no record was judged: add a 'judge' stage"):
-        export(by("revision_vs_original"), record(["a", ("b", 0)], scores=[0.1, 0.2]))
-    with pytest.raises(ConfigError, match="none has one: add a 'contrast' stage"):
-        export(by("strong_vs_weak"), record("ab"))
-    sided = record("ab", sides=["strong", "weak"])
-    assert export(by("strong_vs_weak"), record("ab", prompt="x"), sided) == {"strong_vs_weak by side": 1}
-    rated = record("ab", scores=[0.1, 0.2])
-    assert export(by("best_vs_worst"), record("ab", prompt="x"), rated) == {"best_vs_worst by score": 1}
+    summary = export_dataset(
+        lambda: [made], tmp_path / "dataset", by(strategy, sft=["revisions", "drafts"]), about=ABOUT
+    )
+    assert (summary.pairs, summary.no_pair) == (0, {why: 1})
+    assert {"sft", "prompts"} <= summary.rows.keys()
 
 
 def test_the_example_is_the_clearest_and_says_by_what(tmp_path: Path) -> None:

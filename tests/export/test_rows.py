@@ -13,7 +13,7 @@ from rlaif.export import About, ExportSettings, export_dataset, pairs_of
 from rlaif.export.rows import Row, rows_of
 from rlaif.export.settings import Config
 from rlaif.types import Drop, Message, Record, Score
-from tests.export.made import record
+from tests.export.made import reasoned, record
 
 DEFAULT = ExportSettings()
 ABOUT = About(run="demo", constitution_name="safety", constitution_version="1.0")
@@ -59,6 +59,21 @@ def test_a_reward_margin_is_a_number_even_if_nobody_judged() -> None:
     made = record("ab", sides=["strong", "weak"])
     assert [(row["margin"], row["p"]) for row in rows("reward", made, settings)] == [(0.0, None)]
     assert [(row["margin"], row["p"]) for row in rows("preference", made, settings)] == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "better"), [("best_vs_worst", "b"), ("revision_vs_original", ("b", 0)), ("strong_vs_weak", "b")]
+)
+def test_a_reward_margin_claims_no_more_than_the_soft_label_of_a_judge_that_reasoned(
+    strategy: str, better: str | tuple[str, int]
+) -> None:
+    settings = ExportSettings.model_validate({"pairs": [strategy], "min_margin": 0.9})
+    made = reasoned(record(["a", better], [(0, 1, 0.01, 0.01)], sides=["weak", "strong"]))
+    assert [(row["margin"], row["p"]) for row in rows("reward", made, settings)] == [(pytest.approx(0.2), 0.6)]
+    assert [(row["margin"], row["p"]) for row in rows("preference", made, settings)] == [(pytest.approx(0.98), 0.6)]
+    unsure = reasoned(record(["a", better], [(0, 1, 0.45, 0.45)], sides=["weak", "strong"]))
+    lenient = settings.model_copy(update={"min_margin": 0.0, "min_p": 0.5})
+    assert [row["margin"] for row in rows("reward", unsure, lenient)] == [pytest.approx(0.1)]
 
 
 def test_a_scores_row_is_a_rated_live_response(loaded: Callable[[Config, Record], Any]) -> None:
@@ -117,6 +132,12 @@ def test_drafts_without_a_judge_are_the_live_whole_ones_each_once() -> None:
     made = made.having(responses=(*made.responses[:3], cut, made.responses[4]))
     assert sft(made, "revisions", "drafts") == ["a"]
     assert sft(made) == []
+
+
+def test_a_weak_draft_is_no_sft_row() -> None:
+    made = record("abc", sides=["weak", "strong", None])
+    assert sft(made, "drafts") == ["b", "c"]
+    assert sft(record("a", sides=["weak"]), "drafts") == []
 
 
 def test_a_conversation_is_kept_as_messages() -> None:

@@ -31,7 +31,7 @@ async def test_at_temperature_zero_one_is_drawn_as_there_is_only_one_greedy_answ
 
 
 async def test_identical_responses_are_kept_in_the_record_but_dropped() -> None:
-    after, _ = await through(Sample(n=3), record("Same"), lambda request: "Same " if request.sample else "Other")
+    after, _ = await through(Sample(n=3), record("Same"), lambda request: "Same " if request.sample > 1 else "Other")
     assert [response.text for response in after.responses] == ["Same", "Other", "Same", "Same"]
     assert after.drops == (Drop(2, "duplicate"), Drop(3, "duplicate"))
     assert after.live() == [0, 1]
@@ -105,3 +105,10 @@ async def test_responses_carry_the_side_of_their_stage() -> None:
     strong, _ = await through(Sample(models=("policy",), n=1, side="strong"), record(), lambda _: "clear")
     both, _ = await through(Sample(models=("judge",), n=1, side="weak"), strong, lambda _: "muddled")
     assert [(response.text, response.side) for response in both.responses] == [("clear", "strong"), ("muddled", "weak")]
+
+
+async def test_a_second_stage_draws_on_where_the_first_ended() -> None:
+    first, _ = await through(Sample(n=2), record(), numbered)
+    both, asked = await through(Sample(n=2, side="weak"), first, numbered)
+    assert [request.sample for request in asked] == [2, 3]
+    assert both.drops == ()

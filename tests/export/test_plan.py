@@ -1,0 +1,99 @@
+"""Before a run: pairs that its stages leave no evidence for are refused, with what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlaif.context import Context
+from rlaif.errors import ConfigError
+from rlaif.export import ExportSettings
+from rlaif.export.settings import Strategy
+from rlaif.plan import check_export
+from rlaif.stages import Evidence, Stage
+from rlaif.stages.contrast import Contrast
+from rlaif.stages.filter import Filter
+from rlaif.stages.judge import Judge, Rate
+from rlaif.stages.revise import Revise
+from rlaif.stages.sample import Sample
+from rlaif.types import Record
+
+
+def by(strategy: Strategy) -> ExportSettings:
+    return ExportSettings(pairs=(strategy,))
+
+
+class Leaves(Stage):
+    evidence: frozenset[Evidence] = frozenset()
+
+    async def __call__(self, record: Record, context: Context) -> Record:
+        return record
+
+    def leaves(self) -> frozenset[Evidence]:
+        return self.evidence
+
+
+@pytest.mark.parametrize(
+    ("strategy", "enough", "too_little", "missing"),
+    [
+        ("best_vs_worst", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
+        ("best_vs_random", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
+        ("revision_vs_original", ["revisions"], ["scores", "sides"], r"'judge' stage with .*\[revisions\]"),
+        ("strong_vs_weak", ["sides"], ["all", "revisions", "scores"], "'contrast' stage, or 'sample' stages with side"),
+    ],
+)
+def test_a_plan_that_cannot_make_the_pairs_is_told_which_stage_to_add(
+    strategy: Strategy, enough: list[Evidence], too_little: list[Evidence], missing: str
+) -> None:
+    for one in enough:
+        check_export(by(strategy), [("it", Leaves(evidence=frozenset({one})))])
+    with pytest.raises(ConfigError, match=rf"'{strategy}' needs .*{missing}.*export\.pairs=\[\]"):
+        check_export(by(strategy), [("it", Leaves(evidence=frozenset(too_little)))])
+    check_export(ExportSettings(pairs=()), [])
+
+
+SAMPLE, REVISE, FILTER, JUDGE, RATE = Sample(), Revise(), Filter(), Judge(), Rate()
+REVISIONS = Judge(comparisons=("revisions",))
+
+
+def named(*stages: Stage) -> list[tuple[str, Stage]]:
+    return [(type(stage).__name__.lower(), stage) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stages", "late"),
+    [
+        ("best_vs_worst", [SAMPLE, JUDGE, REVISE], "'revise' after 'judge'"),
+        ("best_vs_random", [SAMPLE, RATE, SAMPLE, Contrast()], "'sample' and 'contrast' after 'rate'"),
+        ("best_vs_worst", [SAMPLE, JUDGE, REVISE, FILTER, REVISIONS], "'revise' after 'judge'"),
+        ("revision_vs_original", [SAMPLE, REVISE, REVISIONS, REVISE, RATE], "'revise' after 'judge'"),
+        ("best_vs_worst", [SAMPLE, JUDGE, Revise(only=("a",)), Rate(only=("b",))], "'revise' after 'judge'"),
+    ],
+)
+def test_responses_that_come_after_their_judge_are_refused_before_a_run(
+    strategy: Strategy, stages: list[Stage], late: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"'{strategy}' .*{late}: move '\w+' to the end .* or set export\.pairs=\[\]"
+    ):
+        check_export(by(strategy), named(*stages))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stages"),
+    [
+        ("best_vs_worst", [SAMPLE, JUDGE, REVISE, JUDGE]),
+        ("best_vs_worst", [SAMPLE, JUDGE, REVISE, RATE]),
+        ("best_vs_worst", [SAMPLE, REVISE, JUDGE, FILTER]),
+        ("revision_vs_original", [SAMPLE, REVISE, JUDGE, FILTER]),
+        ("best_vs_worst", [SAMPLE, Judge(only=("a",)), Revise(only=("b",))]),
+        ("strong_vs_weak", [Sample(side="weak"), JUDGE, Sample(side="strong")]),
+    ],
+)
+def test_a_judge_that_sees_all_it_must_may_stand_anywhere(strategy: Strategy, stages: list[Stage]) -> None:
+    check_export(by(strategy), named(*stages))
+
+
+def test_what_it_says_holds_for_a_run_that_is_already_there() -> None:
+    for settings in (by("best_vs_worst"), by("strong_vs_weak"), ExportSettings(pairs=(), quality_floor=0.25)):
+        with pytest.raises(ConfigError, match=r"\(in a new run, if this one has begun\), or "):
+            check_export(settings, named(SAMPLE))
