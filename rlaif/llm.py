@@ -144,7 +144,7 @@ class LLM:
             except ProviderError as error:
                 tally.failed += 1
                 # A model that refuses whatever it is asked is no better than one that is not there.
-                self._failures_in_a_row += error.transient or not self._answered
+                self._failures_in_a_row += error.transient or not (self._answered or self.retry_failed)
                 if error.fatal or self._failures_in_a_row >= _OUTAGE:
                     raise
                 answer = Failure(error.kind, str(error))

@@ -20,12 +20,11 @@ FORMS = (
     "scripted"
 )
 
-# Fields that not every provider reads.
+# Fields that not every provider reads. `extra_body` all do: `scripted` takes it into its chance.
 _READ_BY: dict[str, tuple[Provider, ...]] = {
     "base_url": ("openai", "anthropic"),
     "api_key_env": ("openai", "anthropic"),
     "headers": ("openai", "anthropic"),
-    "extra_body": ("openai", "anthropic", "local", "vllm", "transformers"),
     "engine": ("vllm", "transformers"),
     "lora": ("vllm", "transformers"),
     "script": ("scripted",),

@@ -660,7 +660,7 @@ def test_the_short_form_of_an_address_opens_that_endpoint(tmp_path: Path) -> Non
         ("local", "base_url", "http://h/v1", "openai, anthropic"),
         ("vllm", "api_key_env", "MY_KEY", "openai, anthropic"),
         ("transformers", "headers", {"X-Team": "blue"}, "openai, anthropic"),
-        ("scripted", "extra_body", {"top_k": 1}, "openai, anthropic, local, vllm, transformers"),
+        ("scripted", "engine", {"dtype": "auto"}, "vllm, transformers"),
         ("openai", "script", {"seed": 1}, "scripted"),
     ],
 )
