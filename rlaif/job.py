@@ -19,7 +19,7 @@ from rlaif.errors import ConfigError, Pending
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.models import open_models
-from rlaif.plan import calls_per_record, check_draws, check_export
+from rlaif.plan import calls_per_record, check_draws, check_export, check_responses
 from rlaif.preflight import preflight
 from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
 from rlaif.runner import Progress, Runner
@@ -234,6 +234,7 @@ def _run(
     constitution = load_constitution(settings.constitution)
     templates = Templates(settings.templates, constitution.language)
     reader = PromptReader(settings.prompts, settings.limit)
+    check_responses(stages)
     check_export(settings.export, stages)
     check_draws(stages, constitution)
     job = Job(settings, folder, _count(reader), limited_for_local=limited_for_local)

@@ -9,12 +9,15 @@ from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings, Strategy
 from rlaif.stages import Evidence, Stage
 
-# Strategy -> what it can be made from, and how to come by it.
+# Strategy -> what it can be made from (any of it; of the sides both), and how to come by it.
 _NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
     "best_vs_worst": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
     "best_vs_random": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
     "revision_vs_original": ({"revisions"}, "verdicts: add a 'judge' stage with comparisons: [revisions]"),
-    "strong_vs_weak": ({"sides"}, "sides: add a 'contrast' stage, or 'sample' stages with side: strong and side: weak"),
+    "strong_vs_weak": (
+        {"strong", "weak"},
+        "two sides: add a 'contrast' stage, or 'sample' stages with side: strong and side: weak",
+    ),
 }
 
 _WHERE = "(in a new run, if this one has begun)"
@@ -29,9 +32,9 @@ def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) ->
     evidence = frozenset(kind for _, stage in stages for kind in stage.leaves())
     for strategy in export.pairs:
         enough, how = _NEEDS[strategy]
-        if not enough & evidence:
+        if not enough & evidence or (strategy == "strong_vs_weak" and not enough <= evidence):
             raise ConfigError(f"export.pairs: '{strategy}' needs {how}{_OR_ELSE}")
-        if "sides" not in enough:
+        if strategy != "strong_vs_weak":
             _check_order(strategy, enough, stages)
     if export.quality_floor is not None and "scores" not in evidence:
         raise ConfigError(f"export.quality_floor needs scores: add a 'rate' stage {_WHERE}, or leave it out")
@@ -54,6 +57,15 @@ def _check_order(strategy: Strategy, enough: Set[Evidence], stages: Sequence[tup
                 f"export.pairs: '{strategy}' compares all responses, but nothing judges those of {late} after "
                 f"'{judge}': move '{judge}' to the end of the stages{_OR_ELSE}"
             )
+
+
+def check_responses(stages: Sequence[tuple[str, Stage]]) -> None:
+    """Refuse stages that begin with one that has nothing to work on; one of the user's own may make responses."""
+    name, first = stages[0]
+    if first.plan(0, 1)[1] == 0 and type(first).__module__.startswith("rlaif.stages."):
+        raise ConfigError(
+            f"stages: '{name}' comes first and has no responses to work on; begin with sample or contrast"
+        )
 
 
 def check_draws(stages: Sequence[tuple[str, Stage]], constitution: Constitution) -> None:

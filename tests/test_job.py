@@ -334,5 +334,5 @@ def test_a_model_that_refuses_whatever_it_is_asked_ends_the_run(tmp_path: Path) 
 
 def test_an_export_that_the_stages_cannot_give_names_the_stage(tmp_path: Path) -> None:
     generate(tmp_path)
-    with pytest.raises(ConfigError, match="'strong_vs_weak' needs sides: add a 'contrast' stage"):
+    with pytest.raises(ConfigError, match="'strong_vs_weak' needs two sides: add a 'contrast' stage"):
         export("r", runs_dir=tmp_path, set=["export.pairs=[strong_vs_weak]"])

@@ -38,7 +38,7 @@ def card(summary: ExportSummary, settings: ExportSettings, about: About) -> str:
     """No text of a model is in it: a card is markup."""
     front = yaml.safe_dump(_front_matter(summary, about), sort_keys=False, allow_unicode=True)
     sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
-    return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: preferences from AI feedback\n\n" + "\n".join(sections)
+    return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
 
 
 def _front_matter(summary: ExportSummary, about: About) -> dict[str, object]:
@@ -56,10 +56,13 @@ def _front_matter(summary: ExportSummary, about: About) -> dict[str, object]:
 
 def _origin(about: About) -> str:
     named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
+    constitution = f"{_code(about.constitution_name)}, version {_code(about.constitution_version)}"
+    asked = not {"revise", "contrast", "judge", "rate", "code"}.isdisjoint(about.stages)
+    how = " and revised, rated or compared by language models under a written constitution" if asked else ""
     lines = [
-        "Responses were sampled from language models and revised, rated or compared by language models under a "
-        f"written constitution, as the stages say. No human rated them. Made with rlaif {__version__}.\n",
-        f"- constitution: {_code(about.constitution_name)}, version {_code(about.constitution_version)}",
+        f"Responses were sampled from language models{how}, as the stages say. No human rated them. "
+        f"Made with rlaif {__version__}.\n",
+        *([f"- constitution: {constitution}"] if asked else []),
         *[f"- {what}: {_code(name)}" for what, name in named.items() if name],
         f"- stages: {' → '.join(map(_code, about.stages))}",
     ]
@@ -99,6 +102,11 @@ def _rules(summary: ExportSummary, settings: ExportSettings) -> str:
         rules.append(f"A pair needs a margin >= {settings.min_margin}, unless nobody judged it.")
     if summary.judges:
         rules += [f"A `{strategy}` pair by verdicts needs {_needs(strategy, settings)}." for strategy in settings.pairs]
+    if any(strategy.endswith("by side") for strategy in summary.strategies):
+        rules.append(
+            "In pairs by side nobody compared the two: chosen is of the model, or of the prompt, that was meant to be "
+            "better; after `contrast` the rejected one was asked to go against a principle."
+        )
     return " ".join(rules) + "\n"
 
 
@@ -154,7 +162,7 @@ _CONFIGS: dict[Config, str] = {
 _LIMITS = """\
 ## Known limits
 
-- Labels are a model's opinion under the constitution; agreement between orders is not correctness.
+- Labels are a model's opinion, or follow from how a response was made; agreement between orders is not correctness.
 - Red-team prompts and rejected responses may be harmful or offensive. They are data, not advice.
-- The judge's taste for length, position or style can leak into the pairs: see the numbers above.
+- The judge's taste for length, position or style can leak into the pairs.
 """

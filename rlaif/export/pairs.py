@@ -166,6 +166,8 @@ def _best_against(
     rejected = next((i for i in others if candidates.barred(i) is None), None)
     if rejected is None:
         return candidates.barred(others[0]) or "low_quality"
+    if record.responses[best].side == "weak":  # asked to go against a principle, say: it is never an example to follow
+        return "weak_preferred"
     margin = quality[best] - quality[rejected]
     if candidates.scored:
         return "tie" if margin < TIE else _scored(candidates.ratings, best, rejected, margin, strategy, settings)

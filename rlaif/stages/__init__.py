@@ -12,7 +12,7 @@ from rlaif.constitution import Purpose
 from rlaif.context import Context
 from rlaif.types import Record
 
-Evidence = Literal["all", "revisions", "scores", "sides"]
+Evidence = Literal["all", "revisions", "scores", "strong", "weak"]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -43,7 +43,7 @@ class Stage(BaseModel):
         return {}
 
     def leaves(self) -> frozenset[Evidence]:
-        """What pairs can be made from: verdicts between `all` candidates or on `revisions`, `scores`, `sides`."""
+        """What pairs can be made from: verdicts between `all` candidates or on `revisions`, `scores`, a side."""
         return frozenset()
 
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:

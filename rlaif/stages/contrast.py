@@ -71,7 +71,7 @@ class Contrast(Stage):
         return {"judge": 1}
 
     def leaves(self) -> frozenset[Evidence]:
-        return frozenset({"sides"})
+        return frozenset(_SIDES)
 
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         return 2 * self._pairs, candidates + 2 * self._pairs

@@ -88,7 +88,7 @@ class Sample(Stage):
         return drawn, candidates + drawn
 
     def leaves(self) -> frozenset[Evidence]:
-        return frozenset({"sides"} if self.side else ())
+        return frozenset({self.side} if self.side else ())
 
 
 def _with_system(text: str, prompt: Messages) -> Messages:

@@ -107,3 +107,17 @@ def test_line_ends_tabs_and_letters_of_any_script_stay() -> None:
     text = "a\n\tb\r\nc é 日本 🙂 \u200dz"
     assert harmless(text) == text.replace("\r\n", "\n")
     assert said("[bold]x[/bold]").spans == []
+
+
+def test_a_page_says_which_side_a_response_is_of_and_what_it_scored(rlaif: Command) -> None:
+    stages = "stages: [contrast, {judge: {}}, {rate: {principles: draw}}]"
+    rlaif.write("mine.yaml", f"name: mine\n{stages}\nexport: {{pairs: [strong_vs_weak]}}\n")
+    models = ("--policy", "scripted", "--judge", "scripted")
+    rlaif("generate", "mine.yaml", *models, "--limit", "1", "--run", "sides")
+    (record,) = RunFolder(rlaif.folder / "runs", "sides").records()
+    page = rlaif("show", "sides", record.id).out
+    strong, weak = record.responses
+    assert f"response 0: strong side, by {strong.principle}, scripted" in page
+    assert f"response 1: weak side, against {weak.principle}, scripted" in page
+    assert "scores, from -1 (a rating of 1) to 1 (a rating of 9)" in page
+    assert re.search(r"response 1: [+-]\d\.\d\d on average \(scripted\): [\w-]+ [+-]\d\.\d\d", page)

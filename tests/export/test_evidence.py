@@ -235,3 +235,9 @@ def test_the_example_is_the_clearest_and_says_by_what(tmp_path: Path) -> None:
     assert said(sided) == "by side"
     assert said(sided, *rated) == "by score, margin 1.00"
     assert said(sided, *rated, *judged) == "p(chosen) = 0.90"
+
+
+def test_a_weak_response_is_never_chosen_however_good_it_is() -> None:
+    made = record("ab", sides=["strong", "weak"], scores=[-1.0, 1.0])
+    for strategy in ("best_vs_worst", "best_vs_random"):
+        assert pairs_of(made, ExportSettings(pairs=(strategy,))) == ((), "weak_preferred")

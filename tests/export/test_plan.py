@@ -8,7 +8,7 @@ from rlaif.context import Context
 from rlaif.errors import ConfigError
 from rlaif.export import ExportSettings
 from rlaif.export.settings import Strategy
-from rlaif.plan import check_export
+from rlaif.plan import check_export, check_responses
 from rlaif.stages import Evidence, Stage
 from rlaif.stages.contrast import Contrast
 from rlaif.stages.filter import Filter
@@ -35,17 +35,17 @@ class Leaves(Stage):
 @pytest.mark.parametrize(
     ("strategy", "enough", "too_little", "missing"),
     [
-        ("best_vs_worst", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
-        ("best_vs_random", ["all", "scores"], ["revisions", "sides"], "'judge' stage with .*[all].*'rate' stage"),
-        ("revision_vs_original", ["revisions"], ["scores", "sides"], r"'judge' stage with .*\[revisions\]"),
-        ("strong_vs_weak", ["sides"], ["all", "revisions", "scores"], "'contrast' stage, or 'sample' stages with side"),
+        ("best_vs_worst", [{"all"}, {"scores"}], {"revisions", "strong", "weak"}, "'judge' stage with .*[all].*'rate'"),
+        ("best_vs_random", [{"all"}, {"scores"}], {"revisions", "strong"}, "'judge' stage with .*[all].*'rate'"),
+        ("revision_vs_original", [{"revisions"}], {"scores", "weak"}, r"'judge' stage with .*\[revisions\]"),
+        ("strong_vs_weak", [{"strong", "weak"}], {"all", "scores", "weak"}, "'contrast' stage, or 'sample' stages"),
     ],
 )
 def test_a_plan_that_cannot_make_the_pairs_is_told_which_stage_to_add(
-    strategy: Strategy, enough: list[Evidence], too_little: list[Evidence], missing: str
+    strategy: Strategy, enough: list[set[Evidence]], too_little: set[Evidence], missing: str
 ) -> None:
     for one in enough:
-        check_export(by(strategy), [("it", Leaves(evidence=frozenset({one})))])
+        check_export(by(strategy), [("it", Leaves(evidence=frozenset(one)))])
     with pytest.raises(ConfigError, match=rf"'{strategy}' needs .*{missing}.*export\.pairs=\[\]"):
         check_export(by(strategy), [("it", Leaves(evidence=frozenset(too_little)))])
     check_export(ExportSettings(pairs=()), [])
@@ -97,3 +97,17 @@ def test_what_it_says_holds_for_a_run_that_is_already_there() -> None:
     for settings in (by("best_vs_worst"), by("strong_vs_weak"), ExportSettings(pairs=(), quality_floor=0.25)):
         with pytest.raises(ConfigError, match=r"\(in a new run, if this one has begun\), or "):
             check_export(settings, named(SAMPLE))
+
+
+def test_one_side_alone_makes_no_pair() -> None:
+    with pytest.raises(ConfigError, match="'strong_vs_weak' needs two sides"):
+        check_export(ExportSettings(pairs=("strong_vs_weak",)), [("sample", Sample(side="strong"))])
+    both = [("sample", Sample(side="strong")), ("sample-2", Sample(side="weak"))]
+    check_export(ExportSettings(pairs=("strong_vs_weak",)), both)
+
+
+def test_stages_that_begin_with_nothing_to_work_on_are_refused() -> None:
+    for name, stage in (("judge", Judge()), ("filter", Filter()), ("revise", Revise())):
+        with pytest.raises(ConfigError, match=f"'{name}' comes first and has no responses"):
+            check_responses([(name, stage), ("sample", Sample())])
+    check_responses([("contrast", Contrast())])
