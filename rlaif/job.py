@@ -130,7 +130,8 @@ def generate(
         "seed": seed,
     }
     settings = load_settings(pipeline, options, set)
-    _check_asked(settings, {"policy": policy, "judge": judge})
+    given = {role for role, model in (("policy", policy), ("judge", judge)) if model is not None}
+    _check_asked(settings, given | {path.split(".")[1] for path in assigned(set) if path.startswith("models.")})
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
@@ -154,14 +155,16 @@ def _check_form(option: str, model: str) -> None:
         raise ConfigError(f"--{option}: {error}") from None
 
 
-def _check_asked(settings: Settings, given: Mapping[str, str | None]) -> None:
+def _check_asked(settings: Settings, given: Iterable[str]) -> None:
     """Refuse a model that was named for nothing: somebody would believe that it was asked."""
     asked = asked_roles(settings)
-    for role, model in given.items():
-        if model is not None and asked and asked <= settings.models.keys() and role not in asked:
+    if not asked or not asked <= settings.models.keys():
+        return
+    for role in sorted(given):
+        if role not in asked:
             raise ConfigError(
-                f"--{role} {model}: no stage of '{settings.name}' asks the {role}; it asks {', '.join(sorted(asked))} "
-                f"(--set models.{min(asked)}=MODEL); or name the {role} in a stage's own settings"
+                f"a model is given for the {role}, and no stage of '{settings.name}' asks the {role}; "
+                f"asked are {', '.join(sorted(asked))} (--set models.{min(asked)}=MODEL)"
             )
 
 
