@@ -118,11 +118,18 @@ def _needs(strategy: Strategy, settings: ExportSettings) -> str:
 
 
 def _judges(summary: ExportSummary) -> str:
-    if not summary.judges:
-        return "## Judges\n\nNo two responses were compared.\n"
-    head = "| judge | verdicts | unusable | same winner in both orders | position bias |\n|---|---:|---:|---:|---:|\n"
-    table = head + "\n".join(_judge(name, stats) for name, stats in summary.judges.items())
-    return f"## Judges\n\n{table}\n\nPosition bias is P(the response shown first wins) - 0.5; intervals are 95%.\n"
+    parts = ["## Judges"]
+    if summary.judges:
+        head = (
+            "| judge | verdicts | unusable | same winner in both orders | position bias |\n|---|---:|---:|---:|---:|\n"
+        )
+        parts.append(head + "\n".join(_judge(name, stats) for name, stats in summary.judges.items()))
+        parts.append("Position bias is P(the response shown first wins) - 0.5; intervals are 95%.")
+    else:
+        parts.append("No two responses were compared.")
+    for name, (asked, none) in summary.raters.items():
+        parts.append(f"{_code(name)} rated single responses {asked:,} times; {none:,} ratings were unusable.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _judge(name: str, stats: JudgeStats) -> str:

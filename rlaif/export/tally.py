@@ -73,6 +73,7 @@ class ExportSummary:
     strategies: Mapping[str, int]
     no_pair: Mapping[str, int]
     judges: Mapping[str, JudgeStats]
+    raters: Mapping[str, tuple[int, int]]  # (ratings asked for, those that gave none)
     longer_chosen: float  # pairs whose chosen response is the longer one; equal lengths are half
     chosen_chars: float
     rejected_chars: float
@@ -87,6 +88,8 @@ class Tally:
     strategies: Counter[str] = field(default_factory=Counter)
     no_pair: Counter[str] = field(default_factory=Counter)
     _judges: dict[str, Counter[str]] = field(default_factory=dict)
+    _ratings: Counter[str] = field(default_factory=Counter)
+    _unusable: Counter[str] = field(default_factory=Counter)
     _longer: float = 0.0
     _chosen_chars: int = 0
     _rejected_chars: int = 0
@@ -117,6 +120,7 @@ class Tally:
             strategies=dict(self.strategies.most_common()),
             no_pair=dict(self.no_pair.most_common()),
             judges={name: _stats(counts) for name, counts in sorted(self._judges.items())},
+            raters={name: (asked, self._unusable[name]) for name, asked in sorted(self._ratings.items())},
             longer_chosen=self._longer / pairs if pairs else 0.0,
             chosen_chars=self._chosen_chars / pairs if pairs else 0.0,
             rejected_chars=self._rejected_chars / pairs if pairs else 0.0,
@@ -124,6 +128,8 @@ class Tally:
         )
 
     def _judge(self, record: Record) -> None:
+        self._ratings.update(score.judge for score in record.scores)
+        self._unusable.update(score.judge for score in record.scores if score.value is None)
         for verdict in record.verdicts:
             counts = self._judges.setdefault(verdict.judge, Counter())
             counts["verdicts"] += 1

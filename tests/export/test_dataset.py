@@ -252,3 +252,10 @@ def test_trl_settings_are_yaml_with_real_numbers(tmp_path: Path, method: str) ->
     assert (tmp_path / "dataset" / settings["dataset_name"]).is_dir()
     assert settings["eval_strategy"] == "epoch"
     assert str(tmp_path) not in str(settings)
+
+
+def test_the_card_counts_what_was_rated_and_what_came_of_it(tmp_path: Path) -> None:
+    made = [record("abc", scores=[0.5, None, -0.5], prompt=str(i)) for i in range(4)]
+    export_dataset(lambda: made, tmp_path / "dataset", ExportSettings(), about=ABOUT)
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    assert "`judge` rated single responses 12 times; 4 ratings were unusable." in text
