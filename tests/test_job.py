@@ -336,3 +336,13 @@ def test_an_export_that_the_stages_cannot_give_names_the_stage(tmp_path: Path) -
     generate(tmp_path)
     with pytest.raises(ConfigError, match="'strong_vs_weak' needs two sides: add a 'contrast' stage"):
         export("r", runs_dir=tmp_path, set=["export.pairs=[strong_vs_weak]"])
+
+
+def test_two_roles_of_one_model_draw_different_samples(tmp_path: Path) -> None:
+    both = ["models.strong=scripted", "models.weak=scripted"]
+    result = rlaif.generate("delta", limit=8, runs_dir=tmp_path, run="same", set=both)
+    assert result.summary["dataset"]["pairs"] == 8
+    assert result.summary["calls"]["sent"] == 2 * 8 + 1
+    pool = [f"models.{role}=scripted" for role in ("one", "two", "three", "four", "judge")]
+    result = rlaif.generate("ultrafeedback", limit=4, runs_dir=tmp_path, run="pool", set=pool)
+    assert result.summary["funnel"]["responses_dropped"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from hashlib import blake2b
 from typing import Annotated
@@ -42,34 +43,44 @@ class Sample(Stage):
 
     async def __call__(self, record: Record, context: Context) -> Record:
         messages = record.prompt if self.system is None else _with_system(self.system, record.prompt)
-        models = self._drawn(record, context)
-        draws = [(m, t, i) for m in models for t in self.temperatures for i in range(self.n if t else 1)]
-        # What an earlier stage drew is not drawn again.
-        before = {
-            role: sum(r.revises is None and r.model == context.model(role).name for r in record.responses)
-            for role in models
-        }
+        draws = self._draws(record, context)
         completions = await ask_all(
             *(
                 context.ask(
-                    model,
+                    role,
                     messages,
                     temperature=temperature,
                     top_p=self.top_p,
                     max_tokens=self.max_tokens,
                     stop=self.stop,
-                    sample=i + before[model],
+                    sample=number,
                 )
-                for model, temperature, i in draws
+                for role, temperature, number in draws
             )
         )
         return with_responses(
             record,
             [
-                as_response(completion, context.model(model).name, self.side)
-                for completion, (model, _, _) in zip(completions, draws, strict=True)
+                as_response(completion, context.model(role).name, self.side)
+                for completion, (role, _, _) in zip(completions, draws, strict=True)
             ],
         )
+
+    def _draws(self, record: Record, context: Context) -> list[tuple[str, float, int]]:
+        """(role, temperature, number of the sample).
+
+        What a model was asked for before, here or in an earlier stage, it is not asked for again in another role.
+        """
+        drafts = Counter(response.model for response in record.responses if response.revises is None)
+        here: Counter[tuple[str, float]] = Counter()
+        draws = []
+        for role in self._drawn(record, context):
+            name = context.model(role).name
+            for temperature in self.temperatures:
+                for _ in range(self.n if temperature else 1):
+                    draws.append((role, temperature, drafts[name] + here[name, temperature] if temperature else 0))
+                    here[name, temperature] += 1
+        return draws
 
     def _drawn(self, record: Record, context: Context) -> Sequence[str]:
         """The models of this record: by rendezvous, so that one more in the pool changes only what it wins."""
