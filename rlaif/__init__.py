@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rlaif.version import __version__
 
 if TYPE_CHECKING:
-    from rlaif.job import Result, generate, retry
+    from rlaif.api import generate, retry
+    from rlaif.job import Result
 
 __all__ = ["Result", "__version__", "generate", "retry"]
 
@@ -15,7 +16,11 @@ __all__ = ["Result", "__version__", "generate", "retry"]
 def __getattr__(name: str) -> object:
     """`generate`, `retry` and `Result`, imported when they are first used."""
     if name in ("Result", "generate", "retry"):
-        from rlaif import job
+        from rlaif import api
 
-        return getattr(job, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'rlaif' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

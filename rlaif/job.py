@@ -1,21 +1,19 @@
-"""One generate job, from settings to dataset: what the command and `rlaif.generate` share."""
+"""One job, from checked settings to the dataset: models met, prompts through the stages, pairs exported."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlaif.backends import short_form
-from rlaif.config import Settings, asked_roles, assigned, load_settings, meaning, stages_of
+from rlaif.config import Settings, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
-from rlaif.errors import ConfigError, Pending
+from rlaif.errors import Pending
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.models import open_models
@@ -25,13 +23,8 @@ from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signa
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
     check_meaning,
-    checked_name,
     dataset_counts,
-    existing_run,
     export_records,
-    meaning_of,
-    read_summary,
-    settings_of,
     write_settings,
     write_summary,
 )
@@ -43,9 +36,6 @@ from rlaif.templates import Templates
 
 if TYPE_CHECKING:
     from rlaif.export import Example
-
-# The embedded model makes 30-100 tokens a second on a laptop's CPU.
-LOCAL_LIMIT = 16
 
 Status = Literal["done", "interrupted", "dry_run"]
 
@@ -90,138 +80,7 @@ class Result:
 Observer = Callable[[Job], contextlib.AbstractContextManager[object]]
 
 
-def generate(
-    pipeline: str = "cai",
-    *,
-    constitution: str | None = None,
-    prompts: str | None = None,
-    limit: int | None = None,
-    policy: str | None = None,
-    judge: str | None = None,
-    run: str | None = None,
-    runs_dir: str | Path = "runs",
-    seed: int | None = None,
-    set: Sequence[str] = (),
-    dry_run: bool = False,
-    rebuild: bool = False,
-    allow_code: bool = False,
-    environment: Mapping[str, str] | None = None,
-    observer: Observer | None = None,
-) -> Result:
-    """Make preference data; the same as the command `rlaif generate`, argument for option.
-
-    `pipeline`, `constitution` and `prompts` are bundled names or paths, `policy` and `judge` models
-    as `provider/model`. `environment` is where keys are looked up (default: the process's).
-    Run again with the same arguments to go on after any interruption; nothing answered is asked twice.
-
-    Raises:
-        ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
-            was answered is kept.
-    """
-    for option, model in (("policy", policy), ("judge", judge)):
-        if model is not None:
-            _check_form(option, model)
-    options: dict[str, object] = {
-        "constitution": constitution,
-        "prompts": prompts,
-        "limit": limit,
-        "models.policy": policy,
-        "models.judge": judge,
-        "seed": seed,
-    }
-    settings = load_settings(pipeline, options, set)
-    given = {role for role, model in (("policy", policy), ("judge", judge)) if model is not None}
-    _check_asked(settings, given | {path.split(".")[1] for path in assigned(set) if path.startswith("models.")})
-    limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
-    if limited:
-        settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
-    name = f"{settings.name}-{time.strftime('%Y-%m-%d')}" if run is None else run
-    return _run(
-        settings,
-        RunFolder(Path(runs_dir), checked_name(name)),
-        dry_run=dry_run,
-        rebuild=rebuild,
-        allow_code=allow_code,
-        environment=os.environ if environment is None else environment,
-        observer=observer,
-        limited_for_local=limited,
-    )
-
-
-def _check_form(option: str, model: str) -> None:
-    try:
-        short_form(model)
-    except ValueError as error:
-        raise ConfigError(f"--{option}: {error}") from None
-
-
-def _check_asked(settings: Settings, given: Iterable[str]) -> None:
-    """Refuse a model that was named for nothing: somebody would believe that it was asked."""
-    asked = asked_roles(settings)
-    if not asked or not asked <= settings.models.keys():
-        return
-    for role in sorted(given):
-        if role not in asked:
-            raise ConfigError(
-                f"a model is given for the {role}, and no stage of '{settings.name}' asks the {role}; "
-                f"asked are {', '.join(sorted(asked))} (--set models.{min(asked)}=MODEL)"
-            )
-
-
-def retry(
-    run: str,
-    *,
-    runs_dir: str | Path = "runs",
-    allow_code: bool = False,
-    environment: Mapping[str, str] | None = None,
-    observer: Observer | None = None,
-) -> Result:
-    """Go on with a run, and ask again for what failed in it; what was answered comes from the journal."""
-    folder = existing_run(runs_dir, run)
-    failed = frozenset(
-        number for number in folder.part_numbers() if any(r.outcome == "failed" for r in folder.read_part(number))
-    )
-    return _run(
-        settings_of(folder),
-        folder,
-        rebuild=failed,
-        retry_failed=True,
-        allow_code=allow_code,
-        environment=os.environ if environment is None else environment,
-        observer=observer,
-    )
-
-
-def export(
-    run: str,
-    *,
-    runs_dir: str | Path = "runs",
-    set: Sequence[str] = (),
-) -> Result:
-    """Make a run's datasets anew from its parts, with `export.*` settings changed; asks no model.
-
-    The next `generate` of this run exports by its pipeline's own settings again.
-    """
-    folder = existing_run(runs_dir, run)
-    changes = assigned(set)
-    for path in changes:
-        if not path.startswith("export."):
-            raise ConfigError(f"--set {path}: an export changes export.* only; for other settings generate a new --run")
-    settings = settings_of(folder, changes)
-    if not any(entry.code for entry in settings.stages):
-        check_export(settings.export, stages_of(settings, allow_code=False))
-    with RunLock(folder):
-        exported = export_records(folder, settings, meaning_of(folder))
-        content = read_summary(folder)
-        duplicates = content.get("duplicate_prompts", 0)
-        # What the last invocation asked and paid is still what it was.
-        last = content if "calls" in content else of_invocation({}, "interrupted", 0.0)
-        content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported))
-        write_summary(folder, content)
-    return Result(folder.name, folder.path, "done", content, exported.example)
-
-
-def _run(
+def run(
     settings: Settings,
     folder: RunFolder,
     *,

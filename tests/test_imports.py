@@ -22,7 +22,7 @@ def loaded_after(code: str) -> set[str]:
     [
         "import rlaif",
         "import rlaif.cli",
-        "import rlaif.job",
+        "import rlaif.api",
         "import rlaif.export",
     ],
 )

@@ -21,8 +21,8 @@ import yaml
 import zstandard
 
 import rlaif
+from rlaif.api import export
 from rlaif.errors import ConfigError, ProviderError
-from rlaif.job import export
 from rlaif.store import RunFolder, encode
 from tests.server import Body, Reply, Server, answer
 

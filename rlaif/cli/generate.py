@@ -42,9 +42,9 @@ def generate(
     transformers/MODEL, scripted.
     Run the same command again after any interruption: nothing that was answered is asked twice.
     """
-    from rlaif import job
+    from rlaif import api
 
-    result = job.generate(
+    result = api.generate(
         pipeline,
         constitution=constitution,
         prompts=prompts,
@@ -70,9 +70,9 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run, and ask again for what failed in it; what was answered is not asked again."""
-    from rlaif import job
+    from rlaif import api
 
-    result = job.retry(run, runs_dir=runs_dir, allow_code=allow_code, observer=_observer(as_json))
+    result = api.retry(run, runs_dir=runs_dir, allow_code=allow_code, observer=_observer(as_json))
     _end(result, as_json)
 
 
@@ -83,9 +83,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Make a run's datasets anew, with other pairing if you like; asks no model."""
-    from rlaif import job
+    from rlaif import api
 
-    _end(job.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
+    _end(api.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
 
 
 def _observer(as_json: bool) -> Observer:
