@@ -15,7 +15,10 @@ from rlaif.types import Message, Request
 README = Path(__file__).parent.parent / "README.md"
 SCHEMA = {
     "type": "object",
-    "properties": {"colour": {"type": "string", "enum": ["red", "green"]}, "size": {"type": "integer"}},
+    "properties": {
+        "colour": {"type": "string", "enum": ["red", "green"]},
+        "size": {"type": "integer", "enum": [1, 2, 3]},
+    },
     "required": ["colour", "size"],
     "additionalProperties": False,
 }

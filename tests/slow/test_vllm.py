@@ -37,6 +37,8 @@ WEIGHTS = _in_wheel() or pytest.skip(INSTALL, allow_module_level=True)
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(900)]
 
+# How many answers are computed at once stands in its log. The level: TRL, once imported, sets a lower one.
+CHATTY = {"VLLM_LOG_STATS_INTERVAL": "0.5", "VLLM_LOGGING_LEVEL": "INFO"}
 CONTEXT = 1024
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": CONTEXT, "max_num_seqs": 16}
 SCHEMA = {
@@ -89,7 +91,8 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def backend(log_folder: Path) -> AsyncIterator[VLLMBackend]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_LOG_STATS_INTERVAL", "0.5")
+        for name, value in CHATTY.items():
+            patch.setenv(name, value)
         backend = VLLMBackend(vllm_spec(), log_folder)
         yield backend
         await backend.close()
@@ -312,7 +315,7 @@ def test_ctrl_c_lets_the_calls_in_flight_end_and_keeps_their_answers(tmp_path: P
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
-        env=os.environ | {"VLLM_LOG_STATS_INTERVAL": "0.5", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | CHATTY | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
