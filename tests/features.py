@@ -15,11 +15,8 @@ from rlaif.types import Message, Request
 README = Path(__file__).parent.parent / "README.md"
 SCHEMA = {
     "type": "object",
-    "properties": {
-        "colour": {"type": "string", "enum": ["red", "green"]},
-        "size": {"type": "integer", "enum": [1, 2, 3]},
-    },
-    "required": ["colour", "size"],
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
+    "required": ["name", "age"],
     "additionalProperties": False,
 }
 EXAMPLES = "The quick brown fox jumps over the lazy dog, and the dog does not mind. " * 16
@@ -68,7 +65,7 @@ async def _system(backend: Backend) -> bool:
 async def _schema(backend: Backend) -> bool:
     form = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA, "strict": True}}
     try:
-        reply = await backend.complete(ask(("user", "Write a poem."), response_format=form, max_tokens=48))
+        reply = await backend.complete(ask(("user", "Give me a person."), response_format=form, max_tokens=64))
         found = json.loads(reply.text)
     except ValueError:
         return False
@@ -76,7 +73,7 @@ async def _schema(backend: Backend) -> bool:
         if error.parameter != "response_format":
             raise
         return False
-    return found.keys() == {"colour", "size"} and found["colour"] in ("red", "green")
+    return isinstance(found, dict) and found.keys() == {"name", "age"}
 
 
 async def _cache(backend: Backend) -> bool:
