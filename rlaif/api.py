@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlaif.backends import short_form
-from rlaif.config import Settings, asked_roles, assigned, load_settings, stages_of
+from rlaif.config import assigned, load_settings, stages_of
 from rlaif.errors import ConfigError
 from rlaif.job import Observer, Result
 from rlaif.job import run as run_job
@@ -70,8 +70,6 @@ def generate(
         "seed": seed,
     }
     settings = load_settings(pipeline, options, set)
-    given = {role for role, model in (("policy", policy), ("judge", judge)) if model is not None}
-    _check_asked(settings, given | {path.split(".")[1] for path in assigned(set) if path.startswith("models.")})
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
@@ -93,19 +91,6 @@ def _check_form(option: str, model: str) -> None:
         short_form(model)
     except ValueError as error:
         raise ConfigError(f"--{option}: {error}") from None
-
-
-def _check_asked(settings: Settings, given: Iterable[str]) -> None:
-    """Refuse a model that was named for nothing: somebody would believe that it was asked."""
-    asked = asked_roles(settings)
-    if not asked or not asked <= settings.models.keys():
-        return
-    for role in sorted(given):
-        if role not in asked:
-            raise ConfigError(
-                f"a model is given for the {role}, and no stage of '{settings.name}' asks the {role}; "
-                f"asked are {', '.join(sorted(asked))} (--set models.{min(asked)}=MODEL)"
-            )
 
 
 def retry(

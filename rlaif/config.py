@@ -161,25 +161,19 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
             if role not in settings.models:
                 raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")
         stages.append((f"{name}-{earlier + 1}" if earlier else name, stage))
-    asked = {role for _, stage in stages for role in stage.roles()}
-    for role in settings.models:
-        if role not in asked and role not in ("policy", "judge"):
-            raise ConfigError(f"no stage asks the model '{role}'; asked are: {', '.join(sorted(asked))}")
     return stages
 
 
-def asked_roles(settings: Settings) -> set[str] | None:
-    """The model roles that the stages ask; None where a stage of the user's own may ask others."""
-    if any(entry.code for entry in settings.stages):
-        return None
-    return {role for entry in settings.stages for role in getattr(entry, entry.kind).roles()}
+def asked_roles(stages: Sequence[tuple[str, Stage]]) -> list[str]:
+    """The model roles that the stages ask, in the order of the first question."""
+    return list(dict.fromkeys(role for _, stage in stages for role in stage.roles()))
 
 
 def meaning(
     settings: Settings, stages: Sequence[tuple[str, Stage]], constitution: Constitution, templates: Templates
 ) -> dict[str, Any]:
     """What the records of a run depend on, as plain values; two runs with equal meanings are one run."""
-    asked = {role for _, stage in stages for role in stage.roles()}
+    asked = asked_roles(stages)
     return {
         "constitution": {
             "name": constitution.name,

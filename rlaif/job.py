@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlaif.config import Settings, meaning, stages_of
+from rlaif.config import Settings, asked_roles, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.errors import Pending
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.models import open_models
-from rlaif.plan import calls_per_record, check_draws, check_export, check_responses
+from rlaif.plan import calls_per_record, check_draws, check_export, check_responses, check_roles
 from rlaif.preflight import preflight
 from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
 from rlaif.runner import Progress, Runner
@@ -98,6 +98,7 @@ def run(
     reader = PromptReader(settings.prompts, settings.limit)
     check_responses(stages)
     check_export(settings.export, stages)
+    check_roles(settings, stages)
     check_draws(stages, constitution)
     job = Job(settings, folder, _count(reader), limited_for_local=limited_for_local)
     if not constitution.language.lower().startswith(templates.language):
@@ -146,9 +147,8 @@ async def _records(
     """All calls of the job: models opened and asked, parts written, models closed."""
     async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
         settings = job.settings
-        asked = dict.fromkeys(role for _, stage in stages for role in stage.roles())
         models = open_models(
-            {role: settings.models[role] for role in asked},
+            {role: settings.models[role] for role in asked_roles(stages)},
             journal,
             environment,
             job.folder.path,

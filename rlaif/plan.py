@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings, Strategy
@@ -56,6 +57,17 @@ def _check_order(strategy: Strategy, enough: Set[Evidence], stages: Sequence[tup
             raise ConfigError(
                 f"export.pairs: '{strategy}' compares all responses, but nothing judges those of {late} after "
                 f"'{judge}': move '{judge}' to the end of the stages{_OR_ELSE}"
+            )
+
+
+def check_roles(settings: Settings, stages: Sequence[tuple[str, Stage]]) -> None:
+    """Refuse a model that nobody asks: somebody would believe that it was. Policy and judge are there by default."""
+    asked = asked_roles(stages)
+    for role, spec in settings.models.items():
+        if role not in asked and not (role in ("policy", "judge") and spec == LOCAL):
+            raise ConfigError(
+                f"a model is given for the role '{role}', and no stage of '{settings.name}' asks it; "
+                f"asked are: {', '.join(asked)}"
             )
 
 

@@ -63,6 +63,9 @@ def test_unix_sockets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         server.bind("s")
         server.listen()
         client.connect("s")
+        client.sendall(b"hello")
+        with server.accept()[0] as accepted:
+            assert accepted.recv(5) == b"hello"
 
 
 def test_public_data_is_found_in_its_folder(

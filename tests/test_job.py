@@ -311,7 +311,7 @@ def test_a_run_goes_on_after_its_prompts_were_renamed_or_moved(tmp_path: Path) -
     ("pipeline", "role"), [("self-reward", "judge"), ("delta", "policy"), ("rlcd", "judge"), ("sl-cai", "judge")]
 )
 def test_a_model_that_no_stage_would_ask_is_refused(pipeline: str, role: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"no stage of '{pipeline}' asks the {role}; asked are "):
+    with pytest.raises(ConfigError, match=f"for the role '{role}', and no stage of '{pipeline}' asks it; asked are"):
         rlaif.generate(pipeline, runs_dir=tmp_path, **{role: "scripted"})
 
 

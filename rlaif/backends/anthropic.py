@@ -41,7 +41,6 @@ class AnthropicBackend:
         timeout_s: float = 600.0,
     ) -> None:
         host = base_url.rstrip("/").removesuffix("/v1")
-        headers = headers or {}
         keys = {"x-api-key": api_key} if api_key else {}
         if api_key and host != ANTHROPIC_URL:
             # vLLM and some gateways read no other header; Anthropic itself takes a bearer for a login token.
@@ -49,10 +48,11 @@ class AnthropicBackend:
         self.model = model
         self.endpoint = Endpoint(
             f"{host}/v1/messages",
-            {"anthropic-version": VERSION, **headers, **keys},
-            secrets=[*headers.values(), *([api_key] if api_key else [])],
-            key_name=key_name if api_key else None,
+            headers=headers,
+            keys=keys,
+            key_name=key_name,
             timeout_s=timeout_s,
+            version={"anthropic-version": VERSION},
         )
 
     @classmethod

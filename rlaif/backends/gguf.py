@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from importlib.util import find_spec
@@ -68,16 +68,21 @@ def as_q8_0(weights: Path, spare_folder: Path) -> Path:
     most 1/254 of the largest in its block of 32.
     """
     name = f"{weights.stem}-{sha256_of(weights)[:12]}-Q8_0.gguf"
+    return made_once(name, spare_folder, lambda target: _requantise(weights, target))
+
+
+def made_once(name: str, spare_folder: Path, make: Callable[[Path], Path]) -> Path:
+    """What `make` puts at a path whole: in the cache folder, or in `spare_folder` where that cannot be written."""
     targets = [cache_folder() / name, spare_folder / name]
-    if made := next((target for target in targets if target.is_file()), None):
+    if made := next((target for target in targets if target.exists()), None):
         return made
     why = ""
     for target in targets:
         try:
-            return _requantise(weights, target)
+            return make(target)
         except OSError as error:
             why = str(error)
-    raise StoreError(f"no place for {name} (145 MB) in {cache_folder()} or {spare_folder}: {why}")
+    raise StoreError(f"no place for {name} in {cache_folder()} or {spare_folder}: {why}")
 
 
 def cache_folder() -> Path:

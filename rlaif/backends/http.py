@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from urllib.parse import urljoin
 
 import aiohttp
@@ -18,19 +19,29 @@ _CONNECT_S = 30.0
 
 
 class Endpoint:
-    """One URL that requests are posted to. `secrets` live in the session alone and are cut out of every error.
+    """One URL that requests are posted to.
 
-    `key_name` is the environment variable the key came from, None if no key is sent.
+    `keys` are the headers that carry the key, empty if none is sent, `key_name` the environment variable it
+    came from. They and `headers` live in the session alone, and their values are cut out of every error; `version`
+    is the header of the API's own, no secret.
     """
 
     def __init__(
-        self, url: str, headers: dict[str, str], *, secrets: Sequence[str], key_name: str | None, timeout_s: float
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None,
+        keys: Mapping[str, str],
+        key_name: str,
+        timeout_s: float,
+        version: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.url = url
+        self._headers = {"Content-Type": "application/json", **version, **(headers or {}), **keys}
+        secrets = {*(headers or {}).values(), *(value.removeprefix("Bearer ") for value in keys.values())}
         # A header of a few letters is no secret, and replacing it would garble texts.
-        self._secrets = tuple(value for value in secrets if len(value) >= 8)
-        self._headers = {"Content-Type": "application/json", **headers}
-        self._key_name = key_name
+        self._secrets = [value for value in secrets if len(value) >= 8]
+        self._key_name = key_name if keys else None
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 

@@ -30,14 +30,13 @@ class OpenAIBackend:
         timeout_s: float = 600.0,
         max_tokens_field: str = "max_tokens",
     ) -> None:
-        headers = headers or {}
         self.model = model
         self._max_tokens_field = max_tokens_field
         self.endpoint = Endpoint(
             f"{base_url.rstrip('/')}/chat/completions",
-            {**headers, "Authorization": f"Bearer {api_key}"} if api_key else headers,
-            secrets=[*headers.values(), *([api_key] if api_key else [])],
-            key_name=key_name if api_key else None,
+            headers=headers,
+            keys={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            key_name=key_name,
             timeout_s=timeout_s,
         )
 

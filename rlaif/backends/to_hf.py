@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from rlaif.backends.gguf import cache_folder, sha256_of
-from rlaif.errors import ConfigError, StoreError
+from rlaif.backends.gguf import made_once, sha256_of
+from rlaif.errors import ConfigError
 
 if TYPE_CHECKING:
     import gguf
@@ -73,16 +73,7 @@ def converted(weights: Path, spare_folder: Path, dtype: str = "float32") -> Path
     if chosen is None:
         raise ConfigError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
     name = f"{weights.stem}-{sha256_of(weights)[:12]}-{dtype}-hf{LAYOUT}"
-    targets = [cache_folder() / name, spare_folder / name]
-    if made := next((target for target in targets if target.is_dir()), None):
-        return made
-    why = ""
-    for target in targets:
-        try:
-            return convert(weights, target, chosen)
-        except OSError as error:
-            why = str(error)
-    raise StoreError(f"no place for {name} in {cache_folder()} or {spare_folder}: {why}")
+    return made_once(name, spare_folder, lambda target: convert(weights, target, chosen))
 
 
 def convert(weights: Path, target: Path, dtype: Dtype = "float32") -> Path:

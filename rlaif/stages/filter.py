@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rlaif.context import Context
 from rlaif.stages import Stage
-from rlaif.types import Drop, Record, Response
+from rlaif.types import REFUSALS, Drop, Record, Response
 
 Rule = Literal[
     "empty", "refused", "truncated", "repetition", "role_tags", "critique_leak", "prompt_echo", "no_op_revision"
@@ -69,7 +69,7 @@ def _broken(rule: Rule, record: Record, response: Response) -> bool:
         case "empty":
             return not text.strip()
         case "refused":
-            return response.finish_reason in ("refusal", "content_filter")
+            return response.finish_reason in REFUSALS
         case "truncated":
             return response.finish_reason == "length"
         case "repetition":
