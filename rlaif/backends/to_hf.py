@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif.backends.gguf import made_once, sha256_of
+from rlaif.backends.gguf_model import Model, read
+from rlaif.backends.hf_tokenizer import tokenizer, tokenizer_config
 from rlaif.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-T = TypeVar("T")
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: dict[Dtype, tuple[str, int]] = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 LAYOUT = 1  # counted up when the same file converts to something else, so that no old folder is taken for it
@@ -44,25 +45,6 @@ IN_EACH_BLOCK = {
 ROPE_FACTORS = "rope_freqs.weight"
 KV_HEADS = "llama.attention.head_count_kv"
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
-
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-GPT2_SPLIT = {**BYTES, "use_regex": True}
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA3 = "llama-bpe"
-# How each kind of vocabulary cuts a text before it merges bytes, in the words of tokenizer.json.
-PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [GPT2_SPLIT],
-    "smollm": [{"type": "Digits", "individual_digits": True}, GPT2_SPLIT],
-    LLAMA3: [
-        {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
-        BYTES,
-    ],
-}
-
 
 def converted(weights: Path, spare_folder: Path, dtype: str = "float32") -> Path:
     """A folder with the same weights, made once in the cache folder, or in `spare_folder` if that is read-only.
@@ -81,51 +63,19 @@ def convert(weights: Path, target: Path, dtype: Dtype = "float32") -> Path:
 
     Needs memory for one tensor at a time.
     """
-    model = _read(weights)
-    config, tokenizer, tokenizer_config = _config(model), _tokenizer(model), _tokenizer_config(model)
+    model = read(weights)
+    config, tokens, tokens_config = _config(model), tokenizer(model), tokenizer_config(model)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with _whole_folder(target) as folder:
         _write_json(folder / "config.json", {**config, "dtype": dtype})
         _write_json(folder / "generation_config.json", ids)
-        _write_json(folder / "tokenizer.json", tokenizer)
-        _write_json(folder / "tokenizer_config.json", tokenizer_config)
+        _write_json(folder / "tokenizer.json", tokens)
+        _write_json(folder / "tokenizer_config.json", tokens_config)
         _write_weights(folder / "model.safetensors", model, dtype)
     return target
 
 
-class _Model(NamedTuple):
-    path: Path
-    meta: dict[str, Any]  # each key has its own type of value
-    tensors: dict[str, gguf.ReaderTensor]
-
-    def need(self, key: str, kind: type[T]) -> T:
-        value = self.meta.get(key)
-        if not isinstance(value, kind):  # a list of numbers, say: layers that differ from each other
-            raise self.refused(f"has {key} = {value!r}, where a plain Llama has one {kind.__name__}")
-        return value
-
-    def refused(self, why: str) -> ConfigError:
-        return ConfigError(f"{self.path} {why}; give the model's Hugging Face folder or name instead")
-
-
-def _read(weights: Path) -> _Model:
-    try:
-        import gguf
-    except ImportError as error:
-        raise ConfigError(f"{weights} cannot be read without gguf; run: pip install 'rlaif-kit[local]'") from error
-    try:
-        reader = gguf.GGUFReader(weights)
-        meta = {field.name: field.contents() for field in reader.fields.values()}
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
-        raise ConfigError(f"{weights} is damaged: {error}") from error
-    model = _Model(weights, meta, {tensor.name: tensor for tensor in reader.tensors})
-    architecture = meta.get("general.architecture")
-    if architecture != "llama":
-        raise model.refused(f"has the architecture '{architecture}', and only 'llama' can be converted")
-    return model
-
-
-def _config(model: _Model) -> dict[str, Any]:
+def _config(model: Model) -> dict[str, Any]:
     meta, tensors = model.meta, model.tensors
     blocks = model.need("llama.block_count", int)
     names = _names(blocks)
@@ -171,7 +121,7 @@ def _names(blocks: int) -> dict[str, str]:
     }
 
 
-def _rope(model: _Model, head_size: int) -> dict[str, float | str]:
+def _rope(model: Model, head_size: int) -> dict[str, float | str]:
     meta = model.meta
     base = float(meta.get("llama.rope.freq_base", 10_000.0))
     scaling = meta.get("llama.rope.scaling.type", "linear")
@@ -185,7 +135,7 @@ def _rope(model: _Model, head_size: int) -> dict[str, float | str]:
     return {"rope_type": "default", "rope_theta": base}
 
 
-def _llama3_rope(model: _Model, base: float, head_size: int) -> dict[str, float | str]:
+def _llama3_rope(model: Model, base: float, head_size: int) -> dict[str, float | str]:
     """Llama 3.1's scaling, of which the file keeps only the result: the divisor of each frequency.
 
     Every release so far has the same three numbers beside `factor`; a file with others is refused.
@@ -214,89 +164,7 @@ def _ends(meta: Mapping[str, Any]) -> int | list[int] | None:
     return given if len(given) > 1 else next(iter(given), None)
 
 
-def _tokenizer(model: _Model) -> dict[str, Any]:
-    """tokenizer.json, written out, as transformers' own reader of GGUF does not split the digits of 'smollm'."""
-    kind, pre = model.meta.get("tokenizer.ggml.model"), model.meta.get("tokenizer.ggml.pre")
-    if kind != "gpt2":
-        raise model.refused(f"has a tokenizer of the kind '{kind}', and only 'gpt2' can be converted")
-    if pre not in PRE_TOKENIZERS:
-        raise model.refused(f"has the pre-tokenizer '{pre}', known: {', '.join(PRE_TOKENIZERS)}")
-    tokens: list[str] = model.need("tokenizer.ggml.tokens", list)
-    merges: list[str] = model.need("tokenizer.ggml.merges", list)
-    types: list[int] = model.meta.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            _added_token(number, token, special=types[number] == CONTROL)
-            for number, token in enumerate(tokens)
-            if types[number] in (CONTROL, USER_DEFINED)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},
-        "post_processor": _post_processor(model.meta, tokens),
-        "decoder": BYTES,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,  # a byte that is no token is left out, as llama.cpp does
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": pre == LLAMA3,
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [merge.split(" ", 1) for merge in merges],
-        },
-    }
-
-
-def _added_token(number: int, token: str, special: bool) -> dict[str, Any]:
-    same = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **same, "special": special}
-
-
-def _post_processor(meta: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
-    """The tokens that a text begins and ends with."""
-
-    def wanted(end: str, default: bool) -> list[str]:
-        number = meta.get(f"tokenizer.ggml.{end}_token_id")
-        add = meta.get(f"tokenizer.ggml.add_{end}_token", default)
-        return [tokens[number]] if add and number is not None else []
-
-    first, last = wanted("bos", meta["tokenizer.ggml.pre"] == LLAMA3), wanted("eos", False)
-
-    def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        parts = [*(("SpecialToken", token) for token in first), ("Sequence", sequence)]
-        parts += [("SpecialToken", token) for token in last]
-        return [{part: {"id": name, "type_id": type_id}} for part, name in parts]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": [*around("A", 0), *around("B", 1)],
-        "special_tokens": {
-            token: {"id": token, "ids": [tokens.index(token)], "tokens": [token]} for token in first + last
-        },
-    }
-
-
-def _tokenizer_config(model: _Model) -> dict[str, Any]:
-    meta, tokens = model.meta, model.need("tokenizer.ggml.tokens", list)
-    roles = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    ids = {role: meta.get(f"tokenizer.ggml.{name}_token_id") for role, name in roles.items()}
-    template = meta.get("tokenizer.chat_template")
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.need("llama.context_length", int),
-        "clean_up_tokenization_spaces": False,
-        **{role: tokens[number] for role, number in ids.items() if number is not None},
-        **({"chat_template": template} if template else {}),
-    }
-
-
-def _write_weights(path: Path, model: _Model, dtype: Dtype) -> None:
+def _write_weights(path: Path, model: Model, dtype: Dtype) -> None:
     """In the safetensors format: a header in JSON, then the numbers, one tensor at a time."""
     code, size = DTYPES[dtype]
     names = _names(model.need("llama.block_count", int))
@@ -315,7 +183,7 @@ def _write_weights(path: Path, model: _Model, dtype: Dtype) -> None:
             file.write(_in_dtype(_values(tensor, model), dtype).tobytes())
 
 
-def _values(tensor: gguf.ReaderTensor, model: _Model) -> npt.NDArray[np.float32]:
+def _values(tensor: gguf.ReaderTensor, model: Model) -> npt.NDArray[np.float32]:
     """The numbers in full, and the rows of q and k in the order that Hugging Face's rotation wants.
 
     It turns row i of a head's first half with row i of the second. llama.cpp turns neighbours, so its

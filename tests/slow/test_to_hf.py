@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from rlaif.backends.gguf import INSTALL, _in_wheel, find_weights
+from rlaif.backends.hf_tokenizer import PRE_TOKENIZERS
 from rlaif.backends.llama_server import Settings, threads
-from rlaif.backends.to_hf import PRE_TOKENIZERS, convert, converted
+from rlaif.backends.to_hf import convert, converted
 from tests.backends.test_to_hf import META, as_gguf, made, write
 
 pytestmark = [
