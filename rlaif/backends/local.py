@@ -17,13 +17,13 @@ from typing import NamedTuple
 import msgspec
 
 from rlaif.backends import ModelSpec
+from rlaif.backends.child import Restarted
 from rlaif.backends.gguf import as_q8_0, find_weights, sha256_of
 from rlaif.backends.llama_server import Settings
 from rlaif.backends.openai import OpenAIBackend
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Completion, Request
 
-STARTS = 4  # in one run; what aborts more often than that will go on aborting
 STOP_S = 5.0
 DEATH_S = 2.0  # how long after a cut connection the child may take to be seen dead
 
@@ -44,17 +44,14 @@ class LocalBackend:
         self._spec = spec
         self._weights = find_weights(spec.model)
         self._log = log_folder / "llama-server.log"
-        self._server: _Server | None = None
-        self._starting = asyncio.Lock()
-        self._starts = 0
-        self._unusable: ProviderError | None = None
+        self._child = Restarted(self._start, "the llama.cpp server", self._log)
         # The server computes `slots` at a time, and a timeout runs while a request queues there. Two wait
         # at its door so that no slot stands idle; it has slots + 4 threads for connections.
         self._room = asyncio.Semaphore(spec.slots + 2)
 
     async def complete(self, request: Request) -> Completion:
         async with self._room:
-            server = await self._running()
+            server = await self._child.running()
             try:
                 return await server.client.complete(request)
             except ProviderError as error:
@@ -67,28 +64,9 @@ class LocalBackend:
                 raise ProviderError("server", text) from error
 
     async def close(self) -> None:
-        async with self._starting:
-            await self._stop()
-
-    async def _running(self) -> _Server:
-        """The living server; however many ask at once, one of them starts it."""
-        async with self._starting:
-            if self._unusable is not None:
-                raise self._unusable
-            if self._server is not None and self._server.process.returncode is None:
-                return self._server
-            await self._stop()
-            try:
-                self._server = await self._start()
-            except ProviderError as error:
-                self._unusable = error  # the calls that wait for it don't each start it again
-                raise
-            return self._server
+        await self._child.close()
 
     async def _start(self) -> _Server:
-        if self._starts == STARTS:
-            raise ProviderError("not_found", f"the llama.cpp server ended {STARTS} times; its log: {self._log}")
-        self._starts += 1
         spec, weights, name = self._spec, self._weights, self._weights.stem
         self._log.parent.mkdir(parents=True, exist_ok=True)
         if not spec.model:
@@ -122,16 +100,18 @@ class LocalBackend:
         url = f"{address.decode().strip()}/v1"
         return _Server(process, OpenAIBackend(url, name, api_key=key, timeout_s=spec.timeout_s))
 
-    async def _stop(self) -> None:
-        if self._server is not None:
-            await self._server.client.close()
-            await _end(self._server.process)
-            self._server = None
-
 
 class _Server(NamedTuple):
     process: asyncio.subprocess.Process
     client: OpenAIBackend
+
+    @property
+    def ended(self) -> bool:
+        return self.process.returncode is not None
+
+    async def close(self) -> None:
+        await self.client.close()
+        await _end(self.process)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -20,12 +20,12 @@ from pathlib import Path
 import msgspec
 
 from rlaif.backends import ModelSpec
+from rlaif.backends.child import Restarted
 from rlaif.backends.vllm_engine import READY, STOP_S, Ask, Refusal, Reply, Settings, frame
 from rlaif.backends.weights import adapter_folder, model_folder
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Completion, Request
 
-STARTS = 4  # in one run; what dies more often than that will go on dying
 GRACE_S = 5.0  # for what the child started to end after it, and to free the shared memory, which no kill does
 MISSING = (
     "the model 'vllm' needs vLLM; run: pip install 'rlaif-kit[vllm]' "
@@ -43,38 +43,16 @@ class VLLMBackend:
             raise ConfigError(MISSING)
         self._spec = spec
         self._log = log_folder / "vllm.log"
-        self._engine: _Engine | None = None
-        self._starting = asyncio.Lock()
-        self._starts = 0
-        self._unusable: ProviderError | ConfigError | None = None
+        self._child = Restarted(self._start, "the vLLM engine", self._log)
 
     async def complete(self, request: Request) -> Completion:
-        engine = await self._running()
+        engine = await self._child.running()
         return await engine.complete(request, self._spec.timeout_s)
 
     async def close(self) -> None:
-        async with self._starting:
-            await self._stop()
-
-    async def _running(self) -> _Engine:
-        """The living engine; however many ask at once, one of them starts it."""
-        async with self._starting:
-            if self._unusable is not None:
-                raise self._unusable
-            if self._engine is not None and not self._engine.ended:
-                return self._engine
-            await self._stop()
-            try:
-                self._engine = await self._start()
-            except (ProviderError, ConfigError) as error:
-                self._unusable = error  # the calls that wait for it don't each start it again
-                raise
-            return self._engine
+        await self._child.close()
 
     async def _start(self) -> _Engine:
-        if self._starts == STARTS:
-            raise ProviderError("not_found", f"the vLLM engine ended {STARTS} times; its log: {self._log}")
-        self._starts += 1
         self._log.parent.mkdir(parents=True, exist_ok=True)
         folder = await asyncio.to_thread(model_folder, self._spec, self._log.parent)
         adapter = await asyncio.to_thread(adapter_folder, self._spec)
@@ -105,11 +83,6 @@ class VLLMBackend:
             if not loaded:
                 await engine.close()
         return engine
-
-    async def _stop(self) -> None:
-        if self._engine is not None:
-            await self._engine.close()
-            self._engine = None
 
 
 class _Engine:

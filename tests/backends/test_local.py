@@ -20,8 +20,9 @@ import pytest
 import pytest_asyncio
 
 from rlaif.backends import ModelSpec, gguf
+from rlaif.backends.child import STARTS
 from rlaif.backends.llama_server import threads
-from rlaif.backends.local import STARTS, LocalBackend, identity
+from rlaif.backends.local import LocalBackend, identity
 from rlaif.errors import ConfigError, ProviderError, StoreError
 from rlaif.types import Message, Request
 
@@ -43,8 +44,8 @@ def spec(model: str = "", **more: Any) -> ModelSpec:  # Any: ModelSpec's own fie
 
 
 def process_of(backend: LocalBackend) -> asyncio.subprocess.Process:
-    assert backend._server is not None
-    return backend._server.process
+    assert backend._child.living is not None
+    return backend._child.living.process
 
 
 def gone(pid: int) -> bool:
@@ -91,7 +92,7 @@ async def test_many_first_questions_start_one_server_and_all_are_answered(
 ) -> None:
     answers = await asyncio.gather(*(backend.complete(ask(f"What is {i} plus 1?")) for i in range(8)))
     assert all(answer.text and answer.usage.completion_tokens for answer in answers)
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     assert [file.suffix for file in cache.glob("SmolLM2*")] == [".gguf"]  # made once, nothing half-made
     assert capfd.readouterr() == ("", "")
 
@@ -133,10 +134,10 @@ async def test_a_prompt_longer_than_a_slot_is_said_to_be_too_long(backend: Local
 @on_one_loop
 async def test_only_we_may_ask_the_server(backend: LocalBackend) -> None:
     await backend.complete(ask(max_tokens=1))
-    assert backend._server is not None
-    url = backend._server.client.endpoint.url
+    assert backend._child.living is not None
+    url = backend._child.living.client.endpoint.url
     assert url.startswith("http://127.0.0.1:")
-    key = backend._server.client.endpoint._headers["Authorization"].removeprefix("Bearer ")
+    key = backend._child.living.client.endpoint._headers["Authorization"].removeprefix("Bearer ")
     assert key.encode() not in Path(f"/proc/{process_of(backend).pid}/cmdline").read_bytes()
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as reply:
@@ -168,7 +169,7 @@ async def test_a_server_that_dies_is_started_again_and_its_log_is_named(
 @pytest.mark.model
 async def test_a_server_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
     backend = LocalBackend(spec(), tmp_path)
-    backend._starts = STARTS - 1
+    backend._child.starts = STARTS - 1
     await backend.complete(ask(max_tokens=1))
     process_of(backend).kill()
     await process_of(backend).wait()
@@ -189,7 +190,7 @@ from rlaif.types import Message, Request
 async def main():
     backend = LocalBackend(ModelSpec(provider="local", slots=1, context_tokens=512), Path(sys.argv[1]))
     await backend.complete(Request("local", (Message("user", "hi"),), max_tokens=1))
-    print(backend._server.process.pid, flush=True)
+    print(backend._child.living.process.pid, flush=True)
     await backend.complete(Request("local", (Message("user", "Write a long story."),), max_tokens=400))
 
 asyncio.run(main())
@@ -231,7 +232,7 @@ async def test_closing_ends_the_server(tmp_path: Path) -> None:
 async def test_weights_that_cannot_be_loaded_are_named_with_the_reason(tiny: Path, tmp_path: Path) -> None:
     backend = LocalBackend(spec(str(tiny)), tmp_path / "logs")
     outcomes = await asyncio.gather(*(backend.complete(ask()) for _ in range(3)), return_exceptions=True)
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     for error in outcomes:
         assert isinstance(error, ProviderError)
         assert error.fatal

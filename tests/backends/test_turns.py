@@ -122,7 +122,7 @@ def test_two_real_models_take_turns_in_memory(tmp_path: Path, monkeypatch: pytes
     def noted(*arguments: object) -> backends.Backend:
         backend = open_backend(*arguments)  # type: ignore[arg-type]
         assert isinstance(backend, LocalBackend)
-        started, stopped = backend._start, backend._stop
+        started, stopped = backend._child._start, backend._child.close
 
         async def start() -> object:
             nonlocal most
@@ -131,12 +131,12 @@ def test_two_real_models_take_turns_in_memory(tmp_path: Path, monkeypatch: pytes
             most = max(most, len(running))
             return server
 
-        async def stop() -> None:
+        async def close() -> None:
             await stopped()
             if backend in running:
                 running.remove(backend)
 
-        backend._start, backend._stop = start, stop  # type: ignore[method-assign, assignment]
+        backend._child._start, backend._child.close = start, close  # type: ignore[method-assign, assignment]
         return backend
 
     monkeypatch.setattr("rlaif.models.open_backend", noted)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from rlaif.backends import ModelSpec, open_backend
-from rlaif.backends.vllm import STARTS, VLLMBackend
+from rlaif.backends.child import STARTS
+from rlaif.backends.vllm import VLLMBackend
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Message, Request
 
@@ -60,7 +61,7 @@ async def test_questions_asked_at_once_reach_one_engine_together(
     backend = open_()
     answers = await asyncio.gather(*(backend.complete(ask(f"!together 8 {i}")) for i in range(8)))
     assert [answer.text for answer in answers] == [f"!together 8 {i}" for i in range(8)]
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     assert answers[0].usage.prompt_tokens == answers[0].usage.completion_tokens == len("!together 8 0")
     assert answers[0].usage.cached_tokens == 3
     assert capfd.readouterr() == ("", "")
@@ -150,7 +151,7 @@ async def test_a_request_that_fails_alone_fails_alone(open_: Open) -> None:
     ]
     assert all(isinstance(outcome, ProviderError) and outcome.transient for outcome in outcomes[:2])
     assert outcomes[2].text == "well"  # type: ignore[union-attr]
-    assert backend._starts == 1
+    assert backend._child.starts == 1
 
 
 async def test_an_engine_that_dies_is_started_again_a_few_times(open_: Open, tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ async def test_an_engine_that_dies_is_started_again_a_few_times(open_: Open, tmp
         with pytest.raises(ProviderError, match=r"ended \(exit code 1\); its log: .*vllm\.log") as caught:
             await backend.complete(ask("!die"))
         assert caught.value.transient
-        assert backend._starts == start
+        assert backend._child.starts == start
     with pytest.raises(ProviderError, match="ended"):
         await waiting
     with pytest.raises(ProviderError, match=rf"ended {STARTS} times; its log: ") as caught:
@@ -171,10 +172,10 @@ async def test_an_engine_that_dies_is_started_again_a_few_times(open_: Open, tmp
 async def test_a_killed_child_is_as_good_as_a_dead_engine(open_: Open) -> None:
     backend = open_()
     await backend.complete(ask("hello"))
-    assert backend._engine is not None
+    assert backend._child.living is not None
     waiting = asyncio.create_task(backend.complete(ask("!wait")))
     await asyncio.sleep(0.1)
-    backend._engine.process.kill()
+    backend._child.living.process.kill()
     with pytest.raises(ProviderError, match=r"ended \(exit code -9\)"):
         await waiting
     assert (await backend.complete(ask("hello"))).text == "hello"
@@ -206,7 +207,7 @@ async def test_a_model_that_cannot_be_loaded_is_named_with_the_reason(
 ) -> None:
     backend = open_(model)
     outcomes = await asyncio.gather(*(backend.complete(ask("hello")) for _ in range(3)), return_exceptions=True)
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     log = tmp_path / "logs" / "vllm.log"
     for error in outcomes:
         assert isinstance(error, ProviderError)
@@ -246,7 +247,7 @@ async def test_an_adapter_goes_with_every_request(open_: Open, tmp_path: Path) -
 async def test_closing_ends_the_child_in_order(open_: Open, tmp_path: Path) -> None:
     backend = open_()
     await backend.complete(ask("hello"))
-    engine = backend._engine
+    engine = backend._child.living
     assert engine is not None
     await backend.close()
     assert engine.process.returncode == 0
@@ -282,7 +283,7 @@ from rlaif.types import Message, Request
 async def main():
     backend = VLLMBackend(ModelSpec(provider="vllm", model=sys.argv[1]), Path(sys.argv[1]))
     await backend.complete(Request("vllm", (Message("user", "hi"),)))
-    print(backend._engine.process.pid, flush=True)
+    print(backend._child.living.process.pid, flush=True)
     print((await backend.complete(Request("vllm", (Message("user", "!together 2"),)))).text)
 
 asyncio.run(main())

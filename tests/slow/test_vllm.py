@@ -64,8 +64,8 @@ def vllm_spec(**more: Any) -> ModelSpec:  # Any: ModelSpec's own fields
 
 
 def group_of(backend: VLLMBackend) -> int:
-    assert backend._engine is not None
-    return backend._engine.process.pid  # of a session of its own, so of a group too
+    assert backend._child.living is not None
+    return backend._child.living.process.pid  # of a session of its own, so of a group too
 
 
 def members(group: int) -> list[int]:
@@ -115,7 +115,7 @@ async def test_many_first_questions_start_one_engine_that_computes_them_together
     answers = await asyncio.gather(*(backend.complete(ask(f"Tell me about the number {i}.", 48)) for i in range(8)))
     assert all(answer.text for answer in answers)
     assert len({answer.text for answer in answers}) == 8
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     log = (log_folder / "vllm.log").read_text()
     assert max(int(running) for running in re.findall(r"Running: (\d+) reqs", log)) == 8
     assert capfd.readouterr() == ("", "")  # and all that vLLM says is in its log
@@ -295,7 +295,7 @@ async def test_what_cannot_be_started_is_named_in_one_line(
 ) -> None:
     backend = VLLMBackend(vllm_spec(engine=ENGINE | engine), tmp_path)
     outcomes = await asyncio.gather(*(backend.complete(ask()) for _ in range(3)), return_exceptions=True)
-    assert backend._starts == 1
+    assert backend._child.starts == 1
     for outcome in outcomes:
         assert isinstance(outcome, error)
         assert says in str(outcome)
