@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -23,8 +24,9 @@ from rlaif.types import Completion, Failure, Value
 
 Answer = Completion | Failure
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# One entry a version: what brings a file of the version before up to it.
+_MIGRATIONS = (
+    """
 CREATE TABLE models (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE, name TEXT NOT NULL, traits BLOB);
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY,
@@ -34,11 +36,41 @@ CREATE TABLE calls (
     failed INTEGER NOT NULL,
     body BLOB NOT NULL             -- zstd of the answer's JSON
 );
-"""
+""",
+    """
+CREATE TABLE ledger (
+    run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL,
+    day TEXT NOT NULL,             -- of the answer, UTC
+    sent INTEGER NOT NULL, failed INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    PRIMARY KEY (run, stage, model, day)
+);
+""",
+)
 _PUT = """
 INSERT INTO calls (key, model, at, failed, body) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET at=excluded.at, failed=excluded.failed, body=excluded.body WHERE failed
 """
+_CHARGE = """
+INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, stage, model, day) DO UPDATE SET sent = sent + excluded.sent, failed = failed + excluded.failed,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens
+"""
+
+
+class Charge(NamedTuple):
+    """What calls came to, and for whom: a line of the ledger, or what is added to one."""
+
+    run: str
+    stage: str
+    model: str
+    day: str  # 2026-11-21, UTC
+    sent: int
+    failed: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
 
 
 class Traits(Value, frozen=True):
@@ -64,6 +96,7 @@ class Journal:
         self._compress = zstandard.ZstdCompressor(level=3).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
         self._waiting: list[tuple[bytes, int, Answer, asyncio.Future[Answer]]] = []
+        self._charges: list[Charge] = []
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         try:
@@ -98,18 +131,29 @@ class Journal:
             self._found[place] |= bit
         return self._decode(self._decompress(body)), first
 
-    async def put(self, key: bytes, model: int, answer: Answer) -> Answer:
+    async def put(self, key: bytes, model: int, answer: Answer, charge: Charge | None = None) -> Answer:
         """Returns once the answer is committed: what the journal holds for `key` from now on.
 
         While one group of answers is committed the next one gathers. If another process was
-        faster, its answer is returned, so that both go on with the same one.
+        faster, its answer is returned, so that both go on with the same one. The charge is in the
+        same transaction: what is journaled is in the ledger, once, whatever is killed when.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, model, answer, future))
-        if self._writing is None:
-            self._writing = loop.create_task(self._write_groups())
+        if charge is not None:
+            self._charges.append(charge)
+        self._write()
         return await future
+
+    def charge(self, charge: Charge) -> None:
+        """For calls whose answer is not kept; written with the next group, at the latest at `close`."""
+        self._charges.append(charge)
+        self._write()
+
+    def ledger(self, run: str) -> list[Charge]:
+        """What the calls of a run came to over all its invocations, by day, stage and model."""
+        query = "SELECT * FROM ledger WHERE run = ? ORDER BY day, stage, model"
+        return [Charge(*row) for row in self._reader.execute(query, (run,))]
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -199,12 +243,12 @@ class Journal:
         with closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";\n")):
+            for migration in _MIGRATIONS[version:]:
+                for statement in filter(str.strip, migration.split(";\n")):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version={max(version, len(_MIGRATIONS))}")
             connection.commit()
-        if version > _SCHEMA_VERSION:
+        if version > len(_MIGRATIONS):
             raise StoreError(f"{self.path} was written by a newer rlaif: upgrade, or use another --runs-dir")
 
     @contextmanager
@@ -221,12 +265,17 @@ class Journal:
             "what it holds is safe: make room and run the same command again"
         )
 
+    def _write(self) -> None:
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write_groups())
+
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:  # no await after the last look, so no entry is left behind
+        while self._waiting or self._charges:  # no await after the last look, so no entry is left behind
             group, self._waiting = self._waiting, []
+            charges, self._charges = self._charges, []
             try:
-                stored = await loop.run_in_executor(self._thread, self._commit, [entry[:3] for entry in group])
+                stored = await loop.run_in_executor(self._thread, self._commit, [entry[:3] for entry in group], charges)
             except Exception as error:  # whatever it is, no caller may wait for ever
                 failure = self._unwritable(error)
                 for *_, future in group:
@@ -238,7 +287,7 @@ class Journal:
                         future.set_result(answer if other is None else other)
         self._writing = None
 
-    def _commit(self, group: Iterable[tuple[bytes, int, Answer]]) -> list[Answer | None]:
+    def _commit(self, group: Iterable[tuple[bytes, int, Answer]], charges: Iterable[Charge]) -> list[Answer | None]:
         """One transaction; None where our answer was kept, else the one that was there before."""
         now = int(time.time())
         stored: list[Answer | None] = []
@@ -252,4 +301,15 @@ class Journal:
                 else:
                     row = self._writer.execute("SELECT body FROM calls WHERE key = ?", (key,)).fetchone()
                     stored.append(self._decode(zstandard.decompress(row[0])))
+            self._writer.executemany(_CHARGE, _sums(charges))
         return stored
+
+
+def _sums(charges: Iterable[Charge]) -> Iterator[Charge]:
+    """One charge a line of the ledger: a group of answers has hundreds for a few lines."""
+    lines: dict[tuple[str, str, str, str], list[Charge]] = {}
+    for charge in charges:
+        lines.setdefault(charge[:4], []).append(charge)
+    for line, own in lines.items():
+        _, _, _, _, *amounts = zip(*own, strict=True)
+        yield Charge(*line, *map(sum, amounts))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.errors import StoreError
-from rlaif.journal import Journal, Traits
+from rlaif.journal import Charge, Journal, Traits
 from rlaif.types import Completion, Failure, TokenLogprob, Usage
 
 ANSWER = Completion(
@@ -204,3 +204,39 @@ async def test_processes_that_make_the_journal_at_the_same_moment_share_it(tmp_p
     for number in range(30):
         async with Journal(tmp_path / str(number) / "calls.sqlite") as journal:
             assert [row[:2] for row in journal.sizes()] == [("m", 1)]
+
+
+async def test_the_ledger_adds_up_what_was_charged_with_the_answers_and_outlives_the_journal(tmp_path: Path) -> None:
+    def charge(day: str, tokens: int) -> Charge:
+        return Charge("mine", "judge", "m", day, 2, 1, tokens, 1, 3)
+
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        await asyncio.gather(*(journal.put(key(i), 1, ANSWER, charge("2026-11-20", i)) for i in range(10)))
+        await journal.put(key(10), 1, ANSWER, charge("2026-11-21", 5))
+        journal.charge(charge("2026-11-21", 100))
+        journal.charge(Charge("other", "judge", "m", "2026-11-21", 1, 0, 0, 0, 0))
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        assert journal.ledger("mine") == [
+            Charge("mine", "judge", "m", "2026-11-20", 20, 10, 45, 10, 30),
+            Charge("mine", "judge", "m", "2026-11-21", 4, 2, 105, 2, 6),
+        ]
+
+
+async def test_an_answer_that_is_not_written_is_not_charged(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        with pytest.raises(StoreError):
+            await journal.put(key(1), 1, Completion("\ud800"), Charge("mine", "judge", "m", "d", 1, 0, 1, 1, 1))
+        assert journal.ledger("mine") == []
+
+
+async def test_a_journal_of_an_older_version_is_brought_up_and_keeps_its_answers(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        await journal.put(key(1), journal.model("i", "m"), ANSWER)
+    with sqlite3.connect(tmp_path / "calls.sqlite") as connection:  # as version 1 left it
+        connection.execute("DROP TABLE ledger")
+        connection.execute("PRAGMA user_version=1")
+    connection.close()
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        assert journal.get(key(1)) == ANSWER
+        await journal.put(key(2), 1, ANSWER, Charge("mine", "judge", "m", "d", 1, 0, 7, 0, 0))
+        assert journal.ledger("mine")[0].prompt_tokens == 7
