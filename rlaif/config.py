@@ -89,7 +89,7 @@ class Settings(BaseModel):
     export: ExportSettings = ExportSettings()
     seed: int = 0
     limit: Annotated[int, Field(ge=1)] | None = None
-    window: Annotated[int, Field(ge=1)] = 256  # records under way at once
+    window: Annotated[int, Field(ge=1)] | None = None  # records under way at once; follows what the models take
     one_engine_at_a_time: bool = True
 
     @field_validator("prompts", mode="before")
@@ -185,7 +185,7 @@ def meaning(
         "prompts": _prompts(settings),
         "templates": templates.fingerprint,
         "models": {
-            role: {"identity": identity_of(spec), "extra_body": spec.extra_body, "headers": spec.headers}
+            role: _model(spec) | ({"fallback": _model(spec.fallback)} if spec.fallback else {})
             for role, spec in settings.models.items()
             if role in asked
         },
@@ -193,6 +193,10 @@ def meaning(
         "seed": settings.seed,
         "key_version": KEY_VERSION,
     }
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    return {"identity": identity_of(spec), "extra_body": spec.extra_body, "headers": spec.headers}
 
 
 def _prompts(settings: Settings) -> dict[str, Any]:

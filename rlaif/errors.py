@@ -62,6 +62,14 @@ class ProviderError(RlaifError):
         return self.kind in ("auth", "not_found", "connection")
 
 
+class EndpointGone(ProviderError):
+    """Every address and key of a model was given up: after a refused key, or a long outage."""
+
+    @property
+    def fatal(self) -> bool:
+        return True
+
+
 class CallFailed(RlaifError):
     """A call that ended for good without an answer; journaled, and the record fails with `reason`."""
 

@@ -16,9 +16,9 @@ from rlaif.context import Context
 from rlaif.errors import Pending
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM, Tally
-from rlaif.models import open_models
+from rlaif.models import open_models, with_fallbacks
 from rlaif.plan import calls_per_record, check_draws, check_export, check_responses, check_roles
-from rlaif.preflight import preflight
+from rlaif.preflight import preflight, question
 from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
@@ -37,6 +37,8 @@ from rlaif.templates import Templates
 if TYPE_CHECKING:
     from rlaif.export import Example
 
+# Of the window: a record under way takes some kilobytes.
+_NARROWEST, _WIDEST = 256, 8192
 Status = Literal["done", "interrupted", "dry_run"]
 
 
@@ -148,7 +150,7 @@ async def _records(
     async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
         settings = job.settings
         models = open_models(
-            {role: settings.models[role] for role in asked_roles(stages)},
+            with_fallbacks({role: settings.models[role] for role in asked_roles(stages)}),
             journal,
             environment,
             job.folder.path,
@@ -161,7 +163,9 @@ async def _records(
         context = replace(context, models=models)
         job.calls_per_record = _planned(context, stages, settings)
         job.models = len({id(llm) for llm in models.values()})
-        runner = Runner(job.folder, stages, context, window=settings.window, rebuild=rebuild, writing=sending)
+        runner = Runner(
+            job.folder, stages, context, window=_window(settings, models.values()), rebuild=rebuild, writing=sending
+        )
         job.progress, job.tallies = runner.progress, context.tallies
         try:
             with stopped_by_signals(runner.stop), rare_garbage_collection(), observer(job):
@@ -169,6 +173,7 @@ async def _records(
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
                     for llm in reversed({id(llm): llm for llm in models.values()}.values()):
                         llm.traits = await _met(llm, context.at("preflight").tally(llm))
+                        llm.lanes.question = question(llm, llm.traits)
                         job.notices += llm.notices
                 except Pending:  # Ctrl-C before the run began: its name is still free
                     return "interrupted"
@@ -182,10 +187,17 @@ async def _records(
     return "interrupted" if runner.stopping else "done"
 
 
+def _window(settings: Settings, models: Iterable[LLM]) -> int:
+    """Records under way: enough for every model to be full, though most records wait for another one."""
+    places = sum(lane.most for llm in models for lane in llm.lanes.all)
+    return settings.window or min(_WIDEST, max(_NARROWEST, 2 * places))
+
+
 async def _check_models(models: Iterable[LLM]) -> None:
     """Keys and packages, which only opening finds out; nothing is started or sent."""
     for llm in models:
-        await llm.open_backend().close()
+        for lane in llm.lanes.all:
+            await lane.open_backend().close()
 
 
 async def _close(models: Iterable[LLM]) -> None:
@@ -198,11 +210,12 @@ async def _close(models: Iterable[LLM]) -> None:
 
 def _planned(context: Context, stages: Sequence[tuple[str, Stage]], settings: Settings) -> int:
     """Calls of a record at most, as far as it is known yet which of the models give log-probabilities."""
+    specs = with_fallbacks(settings.models)
     known = {role: llm.known_traits() for role, llm in context.models.items()}
     voters = {
         role
         for role, traits in known.items()
-        if (traits is None and settings.models[role].provider == "anthropic") or (traits and not traits.top_logprobs)
+        if (traits is None and specs[role].provider == "anthropic") or (traits and not traits.top_logprobs)
     }
     return calls_per_record(stages, len(context.constitution.principles), voters)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -12,16 +13,15 @@ from typing import TypeVar
 import msgspec
 import tenacity
 
-from rlaif.backends import Backend
 from rlaif.errors import CallFailed, Pending, ProviderError
-from rlaif.journal import Journal, Traits
-from rlaif.types import Completion, Failure, Message, Request
+from rlaif.journal import Charge, Journal, Traits
+from rlaif.lanes import REFUSED_FOR_GOOD, Lane, Lanes
+from rlaif.types import Completion, Failure, Message, Request, Usage
 
 # A provider that names no wait: 0.5, 1, 2, ... up to 30 s, each a random share of it.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
-_LONGEST_RETRY_AFTER_S = 600.0
-# So many calls in a row that failed after all attempts are an outage: the run stops and burns no more records.
-_OUTAGE = 8
+# A model that failed so many calls in a row is of no use, before it ever answered and after.
+_NEVER_ANSWERED, _NO_LONGER = 8, 1000
 # What a reasoning model may think before each answer.
 THINKING_TOKENS = 2048
 
@@ -39,6 +39,7 @@ class Tally:
     from_journal: int = 0
     failed: int = 0
     retried: int = 0
+    fell_back: int = 0  # to the fallback: failed for good, or refused to criticise or judge
     unsent: int = 0  # dry run: would have been sent
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -49,46 +50,63 @@ class Tally:
 
 
 @dataclass(slots=True)
+class _Call:
+    """One call under way: how often it was sent, and which lanes failed it."""
+
+    request: Request
+    tally: Tally
+    rank: int
+    tokens: int  # of prompt and answer, as a provider may count them before it has answered
+    patient: bool  # waits for what may pass; a preflight does not
+    sent: int = 0
+    strikes: int = 0
+    error: ProviderError | None = None  # the last one
+    failed_by: set[Lane] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class LLM:
     """One model behind the door.
 
     Args:
         name: what users call it. `identity`: what its answers are filed under.
-        open_backend: called at the first call that must be sent, so that a finished run starts no server.
+        lanes: where it answers; opened at the first call that must be sent, so that a finished run starts no server.
+        attempts: of one call, as far as it is its own fault: limits, refused connections and keys do not count.
         sending: False in a dry run; then every unanswered call is Pending.
         retry_failed: ask again what the journal holds as failed.
+        run: whose ledger the calls are charged to.
+        observe: told the seconds of every answered call.
     """
 
     name: str
     identity: str
     journal: Journal
-    open_backend: Callable[[], Backend]
-    concurrency: int = 64
+    lanes: Lanes
     attempts: int = 6
     sending: bool = True
     retry_failed: bool = False
     extra: dict[str, object] | None = None  # provider's own body fields and headers, part of every key
     traits: Traits = Traits()
     notices: list[str] = field(default_factory=list)
+    run: str = ""
+    observe: Callable[[float], None] | None = None
     _row: int = field(init=False)
     _traits_row: int = field(init=False)
+    _metered: bool = field(init=False)
     _answered: bool = False
-    _backend: Backend | None = None
-    _slots: asyncio.Semaphore = field(init=False)
     _in_flight: dict[bytes, asyncio.Task[Completion]] = field(default_factory=dict)
     _failures_in_a_row: int = 0
     _retried: set[bytes] = field(default_factory=set)
-    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._row = self.journal.model(self.identity, self.name)
         # Other body fields may make another model of it: one that thinks, say.
         form = f"{self.identity}+{blake2b(msgspec.json.encode(self.extra), digest_size=6).hexdigest()}"
         self._traits_row = self.journal.model(form, self.name) if self.extra else self._row
-        self._slots = asyncio.Semaphore(self.concurrency)
+        self._metered = any(lane.tokens for lane in self.lanes.all)
 
-    async def complete(self, request: Request, tally: Tally) -> Completion:
-        """The answer to `request`, from the journal or from the model.
+    async def complete(self, request: Request, tally: Tally, *, stage: str = "", rank: int = 0) -> Completion:
+        """The answer to `request`, from the journal or from the model; the lowest rank is sent first.
 
         Raises CallFailed when the model will not answer, now or ever; Pending when it has not yet;
         ProviderError when the endpoint as a whole is of no use. A caller that is cancelled leaves
@@ -104,27 +122,29 @@ class LLM:
             if not self.sending:
                 tally.unsent += 1
                 raise Pending
-            task = asyncio.get_running_loop().create_task(self._answer(key, request, tally))
+            task = asyncio.get_running_loop().create_task(self._answer(key, request, tally, stage, rank))
             self._in_flight[key] = task
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return await asyncio.shield(task)
 
     def stop(self) -> None:
         """Start no new call; those in flight go on into the journal."""
-        self._stopped.set()
+        self.lanes.stop()
 
     async def close(self) -> None:
-        """Waits for the calls in flight, then closes the backend."""
+        """Waits for the calls in flight, then closes the backends."""
         self.stop()
         if self._in_flight:
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-        if self._backend is not None:
-            await self._backend.close()
+        await self.lanes.close()
 
     async def settle(self) -> bool:
         """Between passes: let a backend that queues get its answers; True if a new pass can get further."""
-        settle = getattr(self._backend, "settle", None)  # optional part of the Backend protocol
-        return bool(await settle()) if settle is not None else False
+        further = False
+        for lane in self.lanes.all:
+            settle = getattr(lane.opened, "settle", None)  # optional part of the Backend protocol
+            further = (settle is not None and await settle()) or further
+        return further
 
     def known_traits(self) -> Traits | None:
         """What an earlier run learned about this model."""
@@ -133,79 +153,127 @@ class LLM:
     def remember(self, traits: Traits) -> None:
         self.journal.set_traits(self._traits_row, traits)
 
+    async def send(self, request: Request, tally: Tally, *, stage: str, attempts: int) -> Completion:
+        """Ask without the journal, and without patience: somebody waits. Raises the last ProviderError, or Pending."""
+        call = self._call(request, tally, patient=False)
+        completion = await self._send(call, attempts + len(self.lanes.all) - 1)
+        self.journal.charge(self._charge(call, stage, completion.usage, failed=0))
+        return completion
+
     def _ask_again(self, key: bytes) -> bool:
         return self.retry_failed and key not in self._retried
 
-    async def _answer(self, key: bytes, request: Request, tally: Tally) -> Completion:
+    async def _answer(self, key: bytes, request: Request, tally: Tally, stage: str, rank: int) -> Completion:
         answer: Completion | Failure
-        async with self._slots:
-            try:
-                answer = await self.send(request, tally)
-            except ProviderError as error:
-                tally.failed += 1
-                # A model that refuses whatever it is asked is no better than one that is not there.
-                self._failures_in_a_row += error.transient or not (self._answered or self.retry_failed)
-                if error.fatal or self._failures_in_a_row >= _OUTAGE:
-                    raise
-                answer = Failure(error.kind, str(error))
-            if self.retry_failed:
-                self._retried.add(key)
-            self._answered = self._answered or isinstance(answer, Completion)
-            return _handed_on(await self.journal.put(key, self._row, answer))
-
-    async def send(self, request: Request, tally: Tally, *, attempts: int | None = None) -> Completion:
-        """Ask the backend, again where a failure may pass. Raises the last ProviderError, or Pending."""
-        if self._stopped.is_set():
-            raise Pending
-        attempts = attempts or self.attempts
-        if self._backend is None:
-            self._backend = self.open_backend()
+        call = self._call(request, tally, rank=rank)
         try:
-            tally.sent += 1
-            completion = await self._backend.complete(request)
-        except Pending:
-            tally.sent -= 1  # queued, not asked
-            raise
+            answer = await self._send(call, self.attempts)
         except ProviderError as error:
-            if not error.transient or attempts == 1:
+            tally.failed += 1
+            self._failures_in_a_row += 1
+            if error.fatal or (self._failures_in_a_row >= self._bearable() and not self.retry_failed):
                 raise
-            completion = await self._send_again(request, tally, error, attempts)
-        self._failures_in_a_row = 0
-        usage = completion.usage
+            answer = Failure(error.kind, str(error))
+        else:
+            self._answered = True
+            self._failures_in_a_row = 0
+        if self.retry_failed:
+            self._retried.add(key)
+        failed = isinstance(answer, Failure)
+        charge = self._charge(call, stage, Usage() if isinstance(answer, Failure) else answer.usage, failed=failed)
+        return _handed_on(await self.journal.put(key, self._row, answer, charge))
+
+    def _bearable(self) -> int:
+        """Failures in a row: rows that fail for good are listed, but a model that is of no use burns no records."""
+        return _NO_LONGER if self._answered else _NEVER_ANSWERED
+
+    def _call(self, request: Request, tally: Tally, rank: int = 0, patient: bool = True) -> _Call:
+        tokens = 0
+        if self._metered:
+            tokens = sum(len(message.content) for message in request.messages) // 4 + (request.max_tokens or 0)
+        return _Call(request, tally, rank, tokens, patient)
+
+    def _charge(self, call: _Call, stage: str, usage: Usage, *, failed: int) -> Charge:
+        tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+        return Charge(self.run, stage, self.name, _today(), call.sent, failed, *tokens)
+
+    async def _send(self, call: _Call, attempts: int) -> Completion:
+        try:
+            completion = await self._send_once(call)
+        except ProviderError as error:
+            if not self._worth_again(error) or call.strikes >= attempts:
+                raise
+            completion = await self._send_again(call, attempts)
+        usage, tally = completion.usage, call.tally
         tally.prompt_tokens += usage.prompt_tokens
         tally.completion_tokens += usage.completion_tokens
         tally.cached_tokens += usage.cached_tokens
         return completion
 
-    async def _send_again(self, request: Request, tally: Tally, first: ProviderError, attempts: int) -> Completion:
-        assert self._backend is not None
-        await self._pause(_wait_s(first, 1))
+    async def _send_once(self, call: _Call) -> Completion:
+        lane = await self.lanes.take(call.rank, call.tokens, call.failed_by)
+        sent_at = time.monotonic()
+        call.sent += 1
+        call.tally.sent += 1
+        try:
+            completion = await lane.backend.complete(call.request)
+        except Pending:
+            call.sent -= 1  # queued, not asked
+            call.tally.sent -= 1
+            raise
+        except ProviderError as error:
+            call.error = error
+            call.failed_by.add(lane)
+            if error.kind == "rate_limit":
+                lane.slowed(error, sent_at, time.monotonic())
+            elif error.kind in REFUSED_FOR_GOOD or (call.patient and error.transient):
+                self.lanes.failed(lane, error)
+            call.strikes += not call.patient or error.kind in ("timeout", "server")
+            raise
+        else:
+            now = time.monotonic()
+            lane.answered(now)
+            if lane.tokens is not None:
+                lane.tokens.take(completion.usage.prompt_tokens + completion.usage.completion_tokens - call.tokens, now)
+            if self.observe is not None:
+                self.observe(now - sent_at)
+            return completion
+        finally:
+            self.lanes.leave(lane)
+
+    async def _send_again(self, call: _Call, attempts: int) -> Completion:
+        await self.lanes.pause(self._wait_s(call, 0))
         async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(attempts - 1),
-            wait=lambda state: _wait_s(state.outcome.exception() if state.outcome else None, state.attempt_number + 1),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ProviderError) and error.transient),
-            sleep=self._pause,
+            stop=lambda _: call.strikes >= attempts,
+            wait=lambda tried: self._wait_s(call, tried.attempt_number),
+            retry=tenacity.retry_if_exception(self._worth_again),
+            sleep=self.lanes.pause,
             reraise=True,
         ):
             with attempt:
-                tally.sent += 1
-                tally.retried += 1
-                return await self._backend.complete(request)
+                call.tally.retried += 1
+                return await self._send_once(call)
         raise AssertionError("tenacity either returns or raises")
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but wake when the run is stopped."""
-        try:
-            await asyncio.wait_for(self._stopped.wait(), seconds)
-        except TimeoutError:
-            return
-        raise Pending
+    def _worth_again(self, error: BaseException) -> bool:
+        """What may pass, and what only one of several keys or addresses says."""
+        if not isinstance(error, ProviderError):
+            return False
+        return not all(lane.given_up for lane in self.lanes.all) and (error.transient or error.fatal)
+
+    def _wait_s(self, call: _Call, again: int) -> float:
+        assert call.error is not None
+        if call.error.kind == "rate_limit":
+            return 0.0  # its lane rests
+        if any(lane not in call.failed_by and lane.broken is None for lane in self.lanes.all):
+            return 0.0  # another one may do it now
+        if call.error.retry_after_s is not None:
+            return min(call.error.retry_after_s, _LONGEST_WAIT_S) * random.uniform(1.0, 1.1)
+        return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**again) * random.uniform(0.5, 1.0)
 
 
-def _wait_s(error: BaseException | None, attempt: int) -> float:
-    if isinstance(error, ProviderError) and error.retry_after_s is not None:
-        return min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.1)
-    return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def _handed_on(answer: Completion | Failure) -> Completion:

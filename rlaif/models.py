@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from rlaif.backends import ENGINES, ModelSpec, identity_of, open_backend
+from rlaif.backends import ENGINES, FALLBACK, Backend, ModelSpec, identity_of, open_backend
 from rlaif.backends.turns import Turns
 from rlaif.journal import Journal
+from rlaif.lanes import Lane, Lanes, Rate
 from rlaif.llm import LLM
 
 EMBEDDED = "SmolLM2-135M-Instruct"
@@ -27,14 +28,29 @@ def open_models(
     one_engine_at_a_time: bool = True,
 ) -> dict[str, LLM]:
     """One LLM a model, not a role: a model in two roles is one server and one queue."""
-    opened: dict[tuple[str, str | None, bytes], LLM] = {}
+    opened: dict[tuple[str, object, bytes], LLM] = {}
     models: dict[str, LLM] = {}
     turns = Turns() if one_engine_at_a_time else None
     for role, spec in specs.items():
         # What is only about speed makes no second door, where the first role's word counts.
-        same = (identity_of(spec), spec.base_url, msgspec.json.encode([spec.extra_body, spec.headers, spec.script]))
+        same = (
+            identity_of(spec),
+            spec.endpoints or spec.base_url,
+            msgspec.json.encode([spec.extra_body, spec.headers, spec.script]),
+        )
         if same not in opened:
-            opens = partial(open_backend, spec, environment, log_folder)
+            notices: list[str] = []
+            lanes = [
+                Lane(
+                    lane_name(lane),
+                    _opener(lane, environment, log_folder, turns),
+                    spec.concurrency,
+                    Rate(spec.requests_per_minute) if spec.requests_per_minute else None,
+                    Rate(spec.tokens_per_minute) if spec.tokens_per_minute else None,
+                    spec.outage_s,
+                )
+                for lane in spec.lanes()
+            ]
             name = display_name(spec)
             if any(name == other.name for other in opened.values()):
                 name = f"{name} ({role})"  # told apart in verdicts and counts
@@ -42,16 +58,36 @@ def open_models(
                 name=name,
                 identity=same[0],
                 journal=journal,
-                open_backend=partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens,
-                concurrency=spec.concurrency,
+                lanes=Lanes(lanes, notices.append),
                 attempts=spec.attempts,
                 sending=sending,
                 retry_failed=retry_failed,
                 extra={"body": spec.extra_body, "headers": spec.headers} if spec.extra_body or spec.headers else None,
+                notices=notices,
+                run=log_folder.name,
             )
             _warn_of_new_identity(opened[same])
         models[role] = opened[same]
     return models
+
+
+def with_fallbacks(specs: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    """The roles, and after them a role for each fallback."""
+    fallbacks = {role + FALLBACK: spec.fallback for role, spec in specs.items() if spec.fallback is not None}
+    return {**specs, **fallbacks}
+
+
+def _opener(
+    spec: ModelSpec, environment: dict[str, str], log_folder: Path, turns: Turns | None
+) -> Callable[[], Backend]:
+    opens = partial(open_backend, spec, environment, log_folder)
+    return partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens
+
+
+def lane_name(spec: ModelSpec) -> str:
+    """The address, and the key's variable where it is one of several."""
+    address = (spec.base_url or spec.provider).removeprefix("http://").removeprefix("https://")
+    return f"{address} with {spec.api_key_env}" if spec.api_key_env else address
 
 
 def display_name(spec: ModelSpec) -> str:

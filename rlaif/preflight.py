@@ -30,7 +30,9 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
     traits = Traits(top_logprobs=20)
     for _ in range(9):  # at most one parameter is given up per try
         try:
-            completion = await llm.send(_request(llm, traits), tally, attempts=min(_ATTEMPTS, llm.attempts))
+            completion = await llm.send(
+                question(llm, traits), tally, stage="preflight", attempts=min(_ATTEMPTS, llm.attempts)
+            )
         except ProviderError as error:
             traits = _without(traits, error, llm.name)
             continue
@@ -53,7 +55,8 @@ async def preflight(llm: LLM, tally: Tally) -> Traits:
     return traits
 
 
-def _request(llm: LLM, traits: Traits) -> Request:
+def question(llm: LLM, traits: Traits) -> Request:
+    """A small question that the model can answer, in the form that it takes."""
     return Request(
         model=llm.identity,
         messages=_QUESTION if traits.system_role else without_system(_QUESTION),

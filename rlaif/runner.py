@@ -14,8 +14,9 @@ from rlaif.stages import Stage
 from rlaif.store import PART_RECORDS, RunFolder, encode
 from rlaif.types import Outcome, Record
 
-# A straggler holds back its part; past this many unfinished parts no new one is begun.
-OPEN_PARTS = 4
+# A straggler holds back its part, in memory. Past this many unfinished parts, and one more for so many records of
+# the window, no new one is begun: a wide window passes over many parts while one slow answer is on its way.
+OPEN_PARTS, _WINDOW_OF_A_PART = 4, 250
 
 
 @dataclass(slots=True)
@@ -64,10 +65,11 @@ class Runner:
     ) -> None:
         self.progress = Progress()
         self._folder = folder
-        self._stages = [(name, stage, context.at(name)) for name, stage in stages]
+        self._stages = list(stages)
+        self._context = context
         self._models = list({id(llm): llm for llm in context.models.values()}.values())
         self._window = asyncio.Semaphore(window)
-        self._open_parts = asyncio.Semaphore(OPEN_PARTS)
+        self._open_parts = asyncio.Semaphore(OPEN_PARTS + window // _WINDOW_OF_A_PART)
         self._rebuild = rebuild
         self._written: set[int] = set()
         self._records_written = 0
@@ -139,7 +141,7 @@ class Runner:
 
     async def _through(self, record: Record, part: _Part, place: int) -> None:
         try:
-            ended = await self._stages_of(record, part)
+            ended = await self._stages_of(record, part, part.number * PART_RECORDS + place)
             if ended is None:
                 self.progress.pending += 1
             else:
@@ -151,15 +153,15 @@ class Runner:
             await self._settle(part)
         self._window.release()
 
-    async def _stages_of(self, record: Record, part: _Part) -> Record | None:
+    async def _stages_of(self, record: Record, part: _Part, rank: int) -> Record | None:
         """The record at its end; None if it waits for an answer."""
         progress = self.progress
-        for name, stage, context in self._stages:
+        for name, stage in self._stages:
             if stage.only and record.prompt_set not in stage.only:
                 continue
             progress.in_stage[name] += 1
             try:
-                record = await stage(record, context)
+                record = await stage(record, self._context.at(name, rank))
             except Pending:
                 return None
             except CallFailed as failure:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rlaif.backends import Backend
 from rlaif.backends.scripted import Answer, ScriptedBackend
 from rlaif.constitution import Constitution, Principle
 from rlaif.context import Context
 from rlaif.journal import Journal, Traits
+from rlaif.lanes import Lane, Lanes
 from rlaif.llm import LLM
 from rlaif.stages import Stage
 from rlaif.templates import Templates
@@ -33,6 +35,11 @@ def record(*texts: str, prompt: str = "How do I pick a lock?") -> Record:
 
 
 bundled = cache(Templates)
+
+
+def one_lane(open_backend: Callable[[], Backend], concurrency: int = 64, **settings: Any) -> Lanes:
+    """The lanes of a model with one address."""
+    return Lanes([Lane("here", open_backend, concurrency, **settings)], lambda _: None)
 
 
 @asynccontextmanager
@@ -64,7 +71,7 @@ async def context(
                     name=role,
                     identity=f"test#{role}",
                     journal=journal,
-                    open_backend=lambda role=role: ScriptedBackend(noted(role)),  # type: ignore[misc]
+                    lanes=one_lane(lambda role=role: ScriptedBackend(noted(role))),  # type: ignore[misc]
                     traits=traits,
                     extra=extra,
                     attempts=1,

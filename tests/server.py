@@ -13,7 +13,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -62,7 +62,7 @@ class Server:
     latency_s: Callable[[], float] = lambda: 0.0
     log: TextIO | None = None
     requests: list[Body] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -89,7 +89,7 @@ class Server:
         body = json.loads(raw)
         key = hashlib.blake2b(raw, digest_size=16).hexdigest()
         self.requests.append(body)
-        self.headers.append(dict(request.headers))
+        self.headers.append(request.headers)
         self._write("asked", key)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

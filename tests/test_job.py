@@ -205,7 +205,7 @@ def child_server(log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 def test_a_server_that_dies_is_named_and_a_new_one_answers_the_rest_only(tmp_path: Path) -> None:
     def on(url: str) -> rlaif.Result:
-        model = f"{{provider: openai, model: m, identity: ours, base_url: '{url}', attempts: 2, concurrency: 4}}"
+        model = f"{{provider: openai, model: m, identity: ours, base_url: '{url}', outage_s: 2, concurrency: 4}}"
         return generate(tmp_path, limit=40, policy=None, judge=None, set=[f"models.{r}={model}" for r in SCRIPTED])
 
     def keys(log: Path, event: str) -> list[str]:

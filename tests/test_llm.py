@@ -16,6 +16,7 @@ from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Journal
 from rlaif.llm import LLM, Tally, ask_all, without_system
 from rlaif.types import Completion, Message, Request
+from tests.lab import one_lane
 from tests.server import Reply, Server, completion
 
 Answer = Callable[[Request], Completion | str]
@@ -27,8 +28,8 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
         yield opened
 
 
-def door(journal: Journal, backend: ScriptedBackend, **settings: object) -> LLM:
-    return LLM("m", "m@1", journal, lambda: backend, **settings)  # type: ignore[arg-type] # any of its fields
+def door(journal: Journal, backend: ScriptedBackend, concurrency: int = 64, **settings: object) -> LLM:
+    return LLM("m", "m@1", journal, one_lane(lambda: backend, concurrency), **settings)  # type: ignore[arg-type] # any of its fields
 
 
 def ask(text: str, sample: int = 0) -> Request:
@@ -100,9 +101,10 @@ async def test_a_retry_asks_once_more_and_not_for_ever(journal: Journal) -> None
 
 @pytest.mark.parametrize("kind", ["auth", "not_found", "connection"])
 async def test_an_endpoint_of_no_use_is_an_error_of_the_run_and_not_of_the_call(journal: Journal, kind: str) -> None:
-    errors = [ProviderError(kind, "gone", retry_after_s=0.0) for _ in range(6)]  # type: ignore[arg-type]
+    errors = [ProviderError(kind, "gone", retry_after_s=0.0) for _ in range(50)]  # type: ignore[arg-type]
+    llm = LLM("m", "m@1", journal, one_lane(lambda: ScriptedBackend(Faulty(*errors)), outage_s=0.01))
     with pytest.raises(ProviderError, match="gone"):
-        await door(journal, ScriptedBackend(Faulty(*errors))).complete(ask("a"), Tally())
+        await llm.complete(ask("a"), Tally())
     assert journal.get(ask("a").key()) is None
 
 
@@ -150,7 +152,7 @@ async def test_a_dry_run_sends_nothing_and_counts_what_it_would(journal: Journal
     def opened() -> ScriptedBackend:
         raise AssertionError("a dry run opens no backend")
 
-    llm, tally = LLM("m", "m@1", journal, opened, sending=False), Tally()
+    llm, tally = LLM("m", "m@1", journal, one_lane(opened), sending=False), Tally()
     with pytest.raises(Pending):
         await llm.complete(ask("a"), tally)
     assert (tally.sent, tally.unsent) == (0, 1)
@@ -214,7 +216,7 @@ async def test_a_server_with_a_fault_is_asked_again_with_the_same_body(journal: 
     replies: list[Reply] = [fault, completion("fine")]
     async with Server(lambda _: replies.pop(0)) as server:
         tally = Tally()
-        llm = LLM("m", "m@1", journal, lambda: OpenAIBackend(server.url, "m"))
+        llm = LLM("m", "m@1", journal, one_lane(lambda: OpenAIBackend(server.url, "m")))
         assert (await llm.complete(ask("a"), tally)).text == "fine"
         assert server.requests[0] == server.requests[1]
         assert (tally.sent, tally.retried, tally.prompt_tokens) == (2, 1, 7)
@@ -230,7 +232,7 @@ async def test_the_wait_that_a_server_asks_for_is_kept(journal: Journal) -> None
 
 async def test_what_waits_in_our_own_queue_does_not_time_out(journal: Journal) -> None:
     async with Server(lambda _: completion("fine"), latency_s=lambda: 0.1) as server:
-        llm = LLM("m", "m@1", journal, lambda: OpenAIBackend(server.url, "m", timeout_s=0.5), concurrency=1, attempts=1)
+        llm = LLM("m", "m@1", journal, one_lane(lambda: OpenAIBackend(server.url, "m", timeout_s=0.5), 1), attempts=1)
         await asyncio.gather(*(llm.complete(ask(str(i)), Tally()) for i in range(8)))
         assert (len(server.requests), server.most_in_flight) == (8, 1)
         await llm.close()

@@ -15,6 +15,7 @@ from rlaif.errors import ConfigError
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.preflight import preflight
+from tests.lab import one_lane
 from tests.server import Body, Reply, Server, completion
 
 TOP = {"A": -0.1, "B": -2.5}
@@ -121,7 +122,7 @@ async def llm_on(server: Server, folder: Path, *, api_key: str | None = None, **
             name="judge",
             identity="here#judge",
             journal=journal,
-            open_backend=lambda: OpenAIBackend(server.url, "judge", api_key=api_key, key_name="MY_KEY"),
+            lanes=one_lane(lambda: OpenAIBackend(server.url, "judge", api_key=api_key, key_name="MY_KEY")),
             **fields,
         )
         try:
@@ -211,7 +212,7 @@ async def test_what_was_learned_is_remembered_by_the_next_run(tmp_path: Path) ->
 async def test_another_model_in_the_same_journal_is_asked_for_itself(tmp_path: Path) -> None:
     async with Server(no_logprobs) as server, llm_on(server, tmp_path) as llm:
         await preflight(llm, Tally())
-        other = LLM("other", "here#other", llm.journal, llm.open_backend)
+        other = LLM("other", "here#other", llm.journal, llm.lanes)
         assert other.known_traits() is None
 
 

@@ -23,6 +23,7 @@ from rlaif.stages.sample import Sample
 from rlaif.store import PART_RECORDS, RunFolder
 from rlaif.templates import Templates
 from rlaif.types import Completion, Message, Record, Request, TokenLogprob, prompt_id
+from tests.lab import one_lane
 
 STAGES = [("sample", Sample(n=2)), ("judge", Judge())]
 
@@ -50,7 +51,7 @@ class Bench:
         self.calls: Counter[bytes] = Counter()
 
     def runner(self, **settings: object) -> Runner:
-        llm = LLM("m", "m@1", self.journal, lambda: self, traits=Traits(20))
+        llm = LLM("m", "m@1", self.journal, one_lane(lambda: self), traits=Traits(20))
         models = {"policy": llm, "judge": llm}
         context = Context(models, load_constitution("safety"), Templates())
         return Runner(self.folder, STAGES, context, **settings)  # type: ignore[arg-type] # any of its options
@@ -271,8 +272,8 @@ async def test_a_bad_row_deep_in_the_file_ends_the_run_after_what_is_in_flight(b
 async def test_a_stage_for_some_prompts_only_lets_the_others_pass(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     runner = bench.runner()
-    name, judge, context = runner._stages[1]
-    runner._stages[1] = (name, judge.model_copy(update={"only": ("red",)}), context)
+    name, judge = runner._stages[1]
+    runner._stages[1] = (name, judge.model_copy(update={"only": ("red",)}))
     records = [record.having(source=f"{'red' if i % 2 else 'calm'}:{i}") for i, record in enumerate(prompts(4))]
     await runner.run(records)
     done = list(bench.folder.records())

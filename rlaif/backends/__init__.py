@@ -13,6 +13,8 @@ from rlaif.types import Completion, Request
 Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "scripted"]
 # These hold the weights in this machine's memory.
 ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers"})
+Transport = Literal["pyreqwest", "aiohttp"]
+FALLBACK = ".fallback"  # after a role: the role of its fallback
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 FORMS = (
@@ -23,6 +25,9 @@ FORMS = (
 # Fields that not every provider reads. `extra_body` all do: `scripted` takes it into its chance.
 _READ_BY: dict[str, tuple[Provider, ...]] = {
     "base_url": ("openai", "anthropic"),
+    "endpoints": ("openai", "anthropic"),
+    "requests_per_minute": ("openai", "anthropic"),
+    "tokens_per_minute": ("openai", "anthropic"),
     "api_key_env": ("openai", "anthropic"),
     "headers": ("openai", "anthropic"),
     "engine": ("vllm", "transformers"),
@@ -56,13 +61,20 @@ class ModelSpec(BaseModel):
     provider: Provider
     model: str = ""
     base_url: str | None = None
-    api_key_env: str | None = None  # name of the environment variable, never the key itself
+    endpoints: tuple[str, ...] = ()  # several base URLs of one model; needs `identity`
+    # Names of the environment variables, never the keys themselves; with several, each address is used with each.
+    api_key_env: str | tuple[str, ...] | None = None
     identity: str | None = None  # what the answers belong to, if not base_url#model
     extra_body: dict[str, Any] = Field(default_factory=dict)  # Any: the provider's own JSON
     headers: dict[str, str] = Field(default_factory=dict)  # a value $NAME is read from the environment
-    concurrency: Annotated[int, Field(ge=1)] = 64
+    concurrency: Annotated[int, Field(ge=1)] = 64  # calls in flight at most, at each address with each key
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # the provider's own limits, ditto
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    transport: Transport = "pyreqwest"
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     attempts: Annotated[int, Field(ge=1)] = 6  # of one call, the first included
+    outage_s: Annotated[float, Field(gt=0)] = 600.0  # an address that only fails for so long is given up
+    fallback: ModelSpec | None = None  # asked where this one fails for good, or refuses to criticise or to judge
     # local and transformers
     context_tokens: Annotated[int, Field(ge=256)] = 4096  # per slot
     slots: Annotated[int, Field(ge=1)] = 4  # requests computed together
@@ -84,12 +96,42 @@ class ModelSpec(BaseModel):
         for field, readers in _READ_BY.items():
             if getattr(self, field) and self.provider not in readers:
                 raise ValueError(f"'{field}' is read by {', '.join(readers)}, not by {self.provider}: leave it out")
-        if self.base_url and "@" in self.base_url.partition("://")[2].partition("/")[0]:
-            raise ValueError("base_url holds a password; name a variable with api_key_env instead")
         for name, value in self.headers.items():
             if _SECRET.search(name) and not value.startswith("$"):
                 raise ValueError(f"header '{name}' may hold a key, which is never written down: give it as $VARIABLE")
+        if self.fallback and self.fallback.fallback:
+            raise ValueError("a fallback has no fallback of its own")
         return self
+
+    @model_validator(mode="after")
+    def _addresses(self) -> ModelSpec:
+        if any("@" in url.partition("://")[2].partition("/")[0] for url in (self.base_url or "", *self.endpoints)):
+            raise ValueError("an address holds a password; name a variable with api_key_env instead")
+        if self.endpoints and self.base_url:
+            raise ValueError("give `base_url` for one address or `endpoints` for several, not both")
+        if self.endpoints and not self.identity:
+            raise ValueError(
+                "`endpoints` need an `identity`: the name of what answers at all of them, like llama-3-8b@rev2"
+            )
+        if len({*self.endpoints}) < len(self.endpoints) or len({*self.key_names}) < len(self.key_names):
+            raise ValueError("an address or a key is named twice")
+        return self
+
+    @property
+    def key_names(self) -> tuple[str | None, ...]:
+        return self.api_key_env if isinstance(self.api_key_env, tuple) else (self.api_key_env,)
+
+    def lanes(self) -> list[ModelSpec]:
+        """One spec for each address with each key."""
+        addresses = self.endpoints or (self.base_url,)
+        if len(addresses) == len(self.key_names) == 1 and not self.endpoints:
+            return [self]
+        same = {"endpoints": ()}
+        return [
+            self.model_copy(update=same | {"base_url": address, "api_key_env": name})
+            for address in addresses
+            for name in self.key_names
+        ]
 
 
 def short_form(text: str) -> dict[str, Any]:

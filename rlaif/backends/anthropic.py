@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rlaif.backends import ANTHROPIC_URL, ModelSpec
+from rlaif.backends import ANTHROPIC_URL, ModelSpec, Transport
 from rlaif.backends.http import Endpoint, address_and_key, resolved_headers
 from rlaif.backends.openai import split_reasoning
 from rlaif.errors import ProviderError
@@ -28,7 +28,7 @@ _CACHED = {"type": "ephemeral"}
 
 
 class AnthropicBackend:
-    """One endpoint, one model. `api_key` and `headers` live in the session alone."""
+    """One endpoint, one model. `api_key` and `headers` live in the client alone."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class AnthropicBackend:
         key_name: str = "api_key_env",
         headers: dict[str, str] | None = None,
         timeout_s: float = 600.0,
+        transport: Transport = "pyreqwest",
     ) -> None:
         host = base_url.rstrip("/").removesuffix("/v1")
         keys = {"x-api-key": api_key} if api_key else {}
@@ -52,6 +53,7 @@ class AnthropicBackend:
             keys=keys,
             key_name=key_name,
             timeout_s=timeout_s,
+            transport=transport,
             version={"anthropic-version": VERSION},
         )
 
@@ -66,6 +68,7 @@ class AnthropicBackend:
             key_name=key_name,
             headers=resolved_headers(spec.headers, environment),
             timeout_s=spec.timeout_s,
+            transport=spec.transport,
         )
 
     async def complete(self, request: Request) -> Completion:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from urllib.parse import urljoin
 
-import aiohttp
 import msgspec
 
 from rlaif.backends import ModelSpec
+from rlaif.backends import Transport as TransportName
+from rlaif.backends.transport import Reply, Transport, open_transport
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
-
-_CONNECT_S = 30.0
 
 
 class Endpoint:
     """One URL that requests are posted to.
 
     `keys` are the headers that carry the key, empty if none is sent, `key_name` the environment variable it
-    came from. They and `headers` live in the session alone, and their values are cut out of every error; `version`
+    came from. They and `headers` live in the client alone, and their values are cut out of every error; `version`
     is the header of the API's own, no secret.
     """
 
@@ -35,6 +36,7 @@ class Endpoint:
         key_name: str,
         timeout_s: float,
         version: Mapping[str, str] = MappingProxyType({}),
+        transport: TransportName = "pyreqwest",
     ) -> None:
         self.url = url
         self._headers = {"Content-Type": "application/json", **version, **(headers or {}), **keys}
@@ -43,36 +45,24 @@ class Endpoint:
         self._secrets = [value for value in secrets if len(value) >= 8]
         self._key_name = key_name if keys else None
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
+        self._transport_name: TransportName = transport
+        self._transport: Transport | None = None
+        self.on_rest: Callable[[float], None] | None = None  # told when a reply says that the rate is used up
 
     async def post(self, body: bytes) -> bytes:
         """The body of a reply with status 200. Raises ProviderError for everything else."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # `LLM` bounds what is in flight
-                headers=self._headers,
-                trust_env=True,  # HTTPS_PROXY and friends
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
-            )
-        try:
-            # Not redirected: the key would go along to whatever address the server names.
-            async with self._session.post(self.url, data=body, allow_redirects=False) as reply:
-                raw = await reply.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise ProviderError("connection", f"{self.url} cannot be reached: {_reason(error)}") from error
-        except TimeoutError as error:
-            raise ProviderError("timeout", f"{self.url}: no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:  # it was there: it may come back, or choke on this request only
-            raise ProviderError("server", f"{self.url}: the connection was cut ({_reason(error)})") from error
-        if 300 <= reply.status < 400 and (location := reply.headers.get("Location")):
-            raise self._moved(reply.status, location)
+        if self._transport is None:
+            self._transport = open_transport(self._transport_name, self._headers, self._timeout_s)
+        reply = await self._transport.post(self.url, body)
         if reply.status != 200:
-            raise self._error(reply.status, raw, reply.headers.get("Retry-After"))
-        return raw
+            raise self._error(reply)
+        if self.on_rest is not None and (rest_s := rest_seconds(reply.header)):
+            self.on_rest(rest_s)
+        return reply.body
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._transport is not None:
+            await self._transport.close()
 
     def unreadable(self, raw: bytes, error: Exception) -> ProviderError:
         """A reply that is not what the API promises."""
@@ -87,8 +77,11 @@ class Endpoint:
         text = f"{self.url} answered {status} and points to {address}: give that address as base_url"
         return ProviderError("not_found", text, status=status)
 
-    def _error(self, status: int, raw: bytes, retry_after: str | None) -> ProviderError:
-        text, code, parameter = error_fields(self._shown(raw))
+    def _error(self, reply: Reply) -> ProviderError:
+        status = reply.status
+        if 300 <= status < 400 and (location := reply.header("location")):
+            return self._moved(status, location)
+        text, code, parameter = error_fields(self._shown(reply.body))
         kind = error_kind(status, text, code)
         if kind == "auth":
             sent = f"the key in {self._key_name} was refused" if self._key_name else "no key was sent; set api_key_env"
@@ -97,7 +90,7 @@ class Endpoint:
             kind,
             f"{self.url} answered {status}: {text}",
             status=status,
-            retry_after_s=seconds(retry_after),
+            retry_after_s=retry_after_seconds(reply.header),
             parameter=_refused(parameter, text),
         )
 
@@ -115,6 +108,7 @@ def address_and_key(
     base_url = spec.base_url or default_url
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"base_url '{base_url}' must start with http:// or https://")
+    assert not isinstance(spec.api_key_env, tuple)  # see ModelSpec.lanes
     key_name = spec.api_key_env or default_key
     # A key meant for the provider itself is not sent to other hosts unless the settings say so.
     needed = spec.api_key_env is not None or spec.base_url is None
@@ -134,14 +128,6 @@ def resolved_headers(headers: dict[str, str], environment: dict[str, str]) -> di
             value = environment[value[1:]].strip()
         resolved[name] = value
     return resolved
-
-
-def _reason(error: BaseException) -> str:
-    """What the system says of a failed connection, without aiohttp's details."""
-    system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(system, ConnectionRefusedError) and system.errno:
-        return os.strerror(system.errno)  # asyncio's own text repeats the address
-    return (system.strerror if isinstance(system, OSError) else None) or str(error)
 
 
 def error_fields(raw: bytes) -> tuple[str, str, str | None]:
@@ -230,9 +216,56 @@ def _refused(parameter: str | None, text: str) -> str | None:
     return parameter
 
 
-def seconds(header: str | None) -> float | None:
-    """A Retry-After header's seconds; its date form is rare and read as absent."""
+Header = Callable[[str], str | None]
+
+
+def retry_after_seconds(header: Header) -> float | None:
+    """How long a refusal asks us to wait: in seconds or to a date, or until the provider's window ends."""
+    if (ms := _number(header("retry-after-ms"))) is not None:
+        return ms / 1000.0
+    said = header("retry-after")
+    if said is None:
+        return rest_seconds(header)
+    return _number(said) if _number(said) is not None else _until(said)
+
+
+def rest_seconds(header: Header) -> float | None:
+    """How long until a used up rate is there again, by OpenAI's or Anthropic's headers; None while some is left."""
+    waits = []
+    for remaining, reset in _RATE_HEADERS:
+        if header(remaining) == "0" and (said := header(reset)):
+            wait = _duration(said)
+            waits.append(_until(said) if wait is None else wait)
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+_RATE_HEADERS = [(f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")] + [
+    (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
+    for what in ("requests", "input-tokens", "output-tokens", "tokens")
+]
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _number(text: str | None) -> float | None:
     try:
-        return max(0.0, float(header)) if header else None
+        value = float(text) if text else None
     except ValueError:
         return None
+    return value if value is not None and 0.0 <= value < float("inf") else None
+
+
+def _duration(text: str) -> float | None:
+    """OpenAI's "6m0s", "1.2s" or "20ms"."""
+    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
+    if not parts or "".join(map("".join, parts)) != text.strip():
+        return None
+    values = [(_number(value), unit) for value, unit in parts]
+    return sum(value * _UNITS[unit] for value, unit in values if value is not None)
+
+
+def _until(text: str) -> float | None:
+    """Seconds to a point in time, an HTTP date or RFC 3339; by a clock that may not be the server's."""
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError):
+            return max(0.0, read(text.strip()).timestamp() - time.time())
+    return None

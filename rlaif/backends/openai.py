@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from rlaif.backends import OPENAI_URL, ModelSpec
+from rlaif.backends import OPENAI_URL, ModelSpec, Transport
 from rlaif.backends.http import Endpoint, address_and_key, resolved_headers
 from rlaif.errors import ProviderError
 from rlaif.types import Completion, FinishReason, Request, TokenLogprob, Usage
 
 
 class OpenAIBackend:
-    """One endpoint, one model. `api_key` and `headers` live in the session alone."""
+    """One endpoint, one model. `api_key` and `headers` live in the client alone."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class OpenAIBackend:
         key_name: str = "api_key_env",
         headers: dict[str, str] | None = None,
         timeout_s: float = 600.0,
+        transport: Transport = "pyreqwest",
         max_tokens_field: str = "max_tokens",
     ) -> None:
         self.model = model
@@ -38,6 +39,7 @@ class OpenAIBackend:
             keys={"Authorization": f"Bearer {api_key}"} if api_key else {},
             key_name=key_name,
             timeout_s=timeout_s,
+            transport=transport,
         )
 
     @classmethod
@@ -51,6 +53,7 @@ class OpenAIBackend:
             key_name=key_name,
             headers=resolved_headers(spec.headers, environment),
             timeout_s=spec.timeout_s,
+            transport=spec.transport,
             max_tokens_field="max_completion_tokens" if base_url == OPENAI_URL else "max_tokens",
         )
 

@@ -43,21 +43,30 @@ class Pairwise(BaseModel):
     async def __call__(
         self, record: Record, first: int, second: int, principle: Principle, context: Context
     ) -> Verdict:
+        async def compare(role: str) -> Verdict:
+            return await self._compare(role, record, first, second, principle, context)
+
+        verdict, _ = await context.by(self.model, compare, refused=lambda verdict: verdict.outcome == "refusal")
+        return verdict
+
+    async def _compare(
+        self, role: str, record: Record, first: int, second: int, principle: Principle, context: Context
+    ) -> Verdict:
         ab, ba = await ask_all(
-            self._one_order(record, first, second, principle, context),
-            self._one_order(record, second, first, principle, context),
+            self._one_order(role, record, first, second, principle, context),
+            self._one_order(role, record, second, first, principle, context),
         )
         p_ab = ab.p_a
         p_ba = None if ba.p_a is None else 1.0 - ba.p_a
         verdict = Verdict(
-            judge=context.model(self.model).name,
+            judge=context.model(role).name,
             principle=principle.id,
             first=first,
             second=second,
             p_ab=p_ab,
             p_ba=p_ba,
             votes=ab.votes + tuple(not vote for vote in ba.votes),
-            method="logprobs" if context.model(self.model).traits.top_logprobs else "votes",
+            method="logprobs" if context.model(role).traits.top_logprobs else "votes",
             replies=ab.replies + ba.replies,
             rationale=_rationales(first, ab.rationale, second, ba.rationale),
         )
@@ -66,7 +75,9 @@ class Pairwise(BaseModel):
         same_winner = (p_ab - 0.5) * (p_ba - 0.5) > 0  # a tie in one order is no winner
         return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=same_winner)
 
-    async def _one_order(self, record: Record, a: int, b: int, principle: Principle, context: Context) -> _Reading:
+    async def _one_order(
+        self, role: str, record: Record, a: int, b: int, principle: Principle, context: Context
+    ) -> _Reading:
         shown: dict[str, object] = {
             "principle": principle,
             "conversation": as_text(record.prompt),
@@ -77,16 +88,16 @@ class Pairwise(BaseModel):
         template = "judge_pairwise"
         if self.reasoning:
             thought = await context.ask_by(
-                self.model, "judge_pairwise_reason", record.prompt, shown, max_tokens=self.reasoning_max_tokens
+                role, "judge_pairwise_reason", record.prompt, shown, max_tokens=self.reasoning_max_tokens
             )
             rationale = shown["reasoning"] = thought.text.strip()
             template = "judge_pairwise_decide"
-        if context.model(self.model).traits.top_logprobs:
-            completion = await context.ask_by(self.model, template, record.prompt, shown, max_tokens=3, logprobs=True)
+        if context.model(role).traits.top_logprobs:
+            completion = await context.ask_by(role, template, record.prompt, shown, max_tokens=3, logprobs=True)
             return _read_logprobs(completion, self.min_mass, rationale)
         replies = await ask_all(
             *(
-                context.ask_by(self.model, template, record.prompt, shown, temperature=1.0, max_tokens=16, sample=i)
+                context.ask_by(role, template, record.prompt, shown, temperature=1.0, max_tokens=16, sample=i)
                 for i in range(self.votes // 2)
             )
         )

@@ -17,7 +17,7 @@ from rlaif.errors import ConfigError
 from rlaif.judges.pairwise import as_text
 from rlaif.judges.parse import expected_rating, rating
 from rlaif.llm import ask_all
-from rlaif.types import Record, Score
+from rlaif.types import REFUSALS, Record, Score
 
 
 class Rubric(BaseModel):
@@ -41,13 +41,24 @@ class Rubric(BaseModel):
 
     async def __call__(self, record: Record, response: int, principle: Principle, context: Context) -> Score:
         """The rating as a score in [-1, 1]."""
-        llm = context.model(self.model)
+
+        async def rate(role: str) -> tuple[Score, bool]:
+            return await self._rate(role, record, response, principle, context)
+
+        (score, _), _ = await context.by(self.model, rate, refused=lambda rated: rated[1])
+        return score
+
+    async def _rate(
+        self, role: str, record: Record, response: int, principle: Principle, context: Context
+    ) -> tuple[Score, bool]:
+        """The score, and whether the judge refused to give one."""
+        llm = context.model(role)
         shown: dict[str, object] = {
             "principle": principle,
             "conversation": as_text(record.prompt),
             "response": record.responses[response].text,
         }
-        ask = partial(context.ask_by, self.model, "judge_rubric", record.prompt, shown)
+        ask = partial(context.ask_by, role, "judge_rubric", record.prompt, shown)
         if self.read == "logprobs" and not llm.traits.top_logprobs:
             raise ConfigError(f"read: logprobs, but {llm.name} gives none; set by.read to samples, or leave it out")
         if self.read != "samples" and llm.traits.top_logprobs:
@@ -57,10 +68,11 @@ class Rubric(BaseModel):
             replies = await ask_all(*(ask(temperature=1.0, max_tokens=16, sample=i) for i in range(self.samples)))
             ratings = [value for reply in replies if (value := rating(reply.text)) is not None]
             mean = sum(ratings) / len(ratings) if ratings else None
-        return Score(
+        score = Score(
             judge=llm.name,
             principle=principle.id,
             response=response,
             value=None if mean is None else (mean - 5.0) / 4.0,
             replies=tuple(reply.text for reply in replies),
         )
+        return score, mean is None and all(reply.finish_reason in REFUSALS for reply in replies)

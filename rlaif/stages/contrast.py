@@ -7,6 +7,7 @@ difference stands before the prompt for sampling only; it is no part of the data
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -40,27 +41,29 @@ class Contrast(Stage):
             for i in range(self._pairs)
             for side in _SIDES
         ]
-        completions = await ask_all(
+        answers = await ask_all(
             *(
-                context.ask_by(
+                context.by(
                     self.model,
-                    f"contrast_{side}",
-                    record.prompt,
-                    {"principle": principle},
-                    temperature=self.temperature,
-                    max_tokens=self.max_tokens,
-                    stop=self.stop,
-                    sample=i,
+                    partial(
+                        context.ask_by,
+                        template=f"contrast_{side}",
+                        conversation=record.prompt,
+                        values={"principle": principle},
+                        temperature=self.temperature,
+                        max_tokens=self.max_tokens,
+                        stop=self.stop,
+                        sample=i,
+                    ),
                 )
                 for side, i, principle in draws
             )
         )
-        name = context.model(self.model).name
         return with_responses(
             record,
             [
                 msgspec.structs.replace(as_response(completion, name, side), principle=principle.id)
-                for completion, (side, _, principle) in zip(completions, draws, strict=True)
+                for (completion, name), (side, _, principle) in zip(answers, draws, strict=True)
             ],
         )
 

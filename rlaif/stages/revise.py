@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
+from functools import partial
 from typing import Annotated, Self
 
 import msgspec
@@ -17,7 +18,7 @@ from rlaif.context import Context
 from rlaif.llm import ask_all
 from rlaif.stages import Stage, Temperature, Tokens
 from rlaif.stages.sample import as_response
-from rlaif.types import REFUSALS, Drop, Message, Record, Response
+from rlaif.types import REFUSALS, Completion, Drop, Message, Record, Response
 
 # What the critique template asks for when there is nothing to criticise; "No issues, but ..." is a criticism.
 _CLEAN = re.compile(
@@ -80,18 +81,21 @@ class Revise(Stage):
                 chain.append(Response("", context.model(self.model).name, "refusal", principle=principle.id))
                 continue
             template = "revise" if self.critique else "revise_directly"
-            completion = await context.ask_by(
+            completion, name = await context.by(
                 self.model,
-                template,
-                conversation,
-                {"principle": principle, "critique": critique, "few_shot": self.few_shot},
-                temperature=self.temperature,
-                max_tokens=self.max_tokens,
-                stop=self.stop,
-                sample=step,
+                partial(
+                    context.ask_by,
+                    template=template,
+                    conversation=conversation,
+                    values={"principle": principle, "critique": critique, "few_shot": self.few_shot},
+                    temperature=self.temperature,
+                    max_tokens=self.max_tokens,
+                    stop=self.stop,
+                    sample=step,
+                ),
             )
             revision = msgspec.structs.replace(
-                as_response(completion, context.model(self.model).name),
+                as_response(completion, name),
                 principle=principle.id,
                 critique=critique,
             )
@@ -102,17 +106,21 @@ class Revise(Stage):
     async def _critique(
         self, conversation: tuple[Message, ...], principle: Principle, step: int, context: Context
     ) -> str:
-        completion = await context.ask_by(
+        completion, _ = await context.by(
             self.model,
-            "critique",
-            conversation,
-            {"principle": principle, "few_shot": self.few_shot},
-            temperature=self.temperature,
-            max_tokens=self.critique_max_tokens,
-            stop=self.stop,
-            sample=step,
+            partial(
+                context.ask_by,
+                template="critique",
+                conversation=conversation,
+                values={"principle": principle, "few_shot": self.few_shot},
+                temperature=self.temperature,
+                max_tokens=self.critique_max_tokens,
+                stop=self.stop,
+                sample=step,
+            ),
+            refused=_refused,
         )
-        return "" if completion.finish_reason in REFUSALS else completion.text.strip()
+        return "" if _refused(completion) else completion.text.strip()
 
     @model_validator(mode="after")
     def _critiques_to_be_clean(self) -> Self:
@@ -133,6 +141,10 @@ class Revise(Stage):
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         chains = min(self.drafts, candidates)
         return chains * self.rounds * (2 if self.critique else 1), candidates + chains
+
+
+def _refused(completion: Completion) -> bool:
+    return completion.finish_reason in REFUSALS
 
 
 def _stands(revision: Response) -> bool:

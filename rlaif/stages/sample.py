@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
+from functools import partial
 from hashlib import blake2b
 from typing import Annotated
 
@@ -44,27 +45,24 @@ class Sample(Stage):
     async def __call__(self, record: Record, context: Context) -> Record:
         messages = record.prompt if self.system is None else _with_system(self.system, record.prompt)
         draws = self._draws(record, context)
-        completions = await ask_all(
+        answers = await ask_all(
             *(
-                context.ask(
+                context.by(
                     role,
-                    messages,
-                    temperature=temperature,
-                    top_p=self.top_p,
-                    max_tokens=self.max_tokens,
-                    stop=self.stop,
-                    sample=number,
+                    partial(
+                        context.ask,
+                        messages=messages,
+                        temperature=temperature,
+                        top_p=self.top_p,
+                        max_tokens=self.max_tokens,
+                        stop=self.stop,
+                        sample=number,
+                    ),
                 )
                 for role, temperature, number in draws
             )
         )
-        return with_responses(
-            record,
-            [
-                as_response(completion, context.model(role).name, self.side)
-                for completion, (role, _, _) in zip(completions, draws, strict=True)
-            ],
-        )
+        return with_responses(record, [as_response(completion, name, self.side) for completion, name in answers])
 
     def _draws(self, record: Record, context: Context) -> list[tuple[str, float, int]]:
         """(role, temperature, number of the sample).

@@ -21,7 +21,7 @@ from rlaif.llm import LLM, Tally
 from rlaif.preflight import preflight
 from rlaif.store import RunFolder
 from rlaif.types import Completion, Message, Messages, Request, Role, Usage, Verdict
-from tests.lab import KIND, bundled, constitution, record
+from tests.lab import KIND, bundled, constitution, one_lane, record
 from tests.llama import Llama, needs_model
 from tests.server import Body, Reply, Server
 
@@ -480,7 +480,7 @@ async def test_a_refused_key_is_named_by_its_variable() -> None:
 @asynccontextmanager
 async def llm_on(server: Server, folder: Path, **fields: Any) -> AsyncIterator[LLM]:
     async with Journal(folder / "journal.sqlite") as journal:
-        llm = LLM("judge", "here#judge", journal, lambda: AnthropicBackend(server.url, "judge"), **fields)
+        llm = LLM("judge", "here#judge", journal, one_lane(lambda: AnthropicBackend(server.url, "judge")), **fields)
         try:
             yield llm
         finally:

@@ -1,0 +1,325 @@
+"""Where a model's calls go out: its addresses and keys side by side, each with limits and a breaker of its own.
+
+A lane that is told to slow down slows down; one that fails is left alone and asked a small question now and
+then. Calls wait here as long as it takes, the oldest record's first: waiting in our own queue is no failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from rlaif.backends import Backend
+from rlaif.errors import EndpointGone, Pending, ProviderError, ProviderErrorKind
+from rlaif.types import Request
+
+# A refusal for the rate cuts the calls in flight to this share, once for all that were sent before it ...
+_CUT = 0.8
+# ... and each second in which they were all used, they grow by this share, by half a call at least.
+_GROWTH_PER_S, _LEAST_GROWTH_PER_S = 0.05, 0.5
+# Without a Retry-After: 0.1, 0.2, 0.4 ... s while nothing is answered in between.
+_FIRST_REST_S, _LONGEST_REST_S = 0.1, 30.0
+_LONGEST_RETRY_AFTER_S = 600.0
+# So many failures in a row open the breaker; it then asks a question that the model can answer, after 1, 2, 4 ... s.
+_BREAKS_AFTER = 5
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
+# Of an address with a key: no other request to it will fare better.
+REFUSED_FOR_GOOD: tuple[ProviderErrorKind, ...] = ("auth", "not_found")
+_BURST_S = 1.0  # of a rate limit's calls, at once
+
+
+@dataclass(slots=True)
+class Rate:
+    """So many units a minute, a second's worth of them at once (the generic cell rate algorithm).
+
+    What is more than that at once passes too, and is waited off afterwards.
+    """
+
+    per_minute: float
+    due: float = 0.0  # when all that was taken so far is paid off
+
+    def ready_at(self) -> float:
+        return self.due - _BURST_S
+
+    def take(self, units: float, now: float) -> None:
+        self.due = max(self.due, now) + units * 60.0 / self.per_minute
+
+
+@dataclass(eq=False)
+class Lane:
+    """One address with one key: a backend, how much it is given now, and whether it is given anything.
+
+    Args:
+        name: the address, with the key's variable where there are several.
+        most: calls in flight at most; `limit` is how many it takes now.
+        requests, tokens: the provider's own limits a minute, if they are known.
+        outage_s: a lane that fails whatever it is asked for so long is given up.
+    """
+
+    name: str
+    open_backend: Callable[[], Backend]
+    most: int = 64
+    requests: Rate | None = None
+    tokens: Rate | None = None
+    outage_s: float = 600.0
+    in_flight: int = 0
+    sent: int = 0
+    refused: int = 0  # 429s
+    limit: float = field(init=False)
+    resting_until: float = 0.0
+    failures: int = 0  # in a row
+    broken: ProviderError | None = None  # why it is left alone now
+    given_up: bool = False
+    _backend: Backend | None = None
+    _rests: int = 0  # in a row, that nobody named
+    _cut_at: float = 0.0
+    _grown_at: float = 0.0
+    _failing_since: float | None = None
+    _breaks_after: int = _BREAKS_AFTER
+
+    def __post_init__(self) -> None:
+        self.limit = float(self.most)
+
+    @property
+    def backend(self) -> Backend:
+        """Opened by the first call, so that a finished run starts no server."""
+        if self._backend is None:
+            self._backend = self.open_backend()
+            endpoint = getattr(self._backend, "endpoint", None)  # optional part of the Backend protocol
+            if endpoint is not None:
+                endpoint.on_rest = self.rest
+        return self._backend
+
+    @property
+    def opened(self) -> Backend | None:
+        return self._backend
+
+    def free_at(self, now: float) -> float | None:
+        """When it takes a call, as far as time decides; None while all its places are taken or it is broken."""
+        if self.broken is not None or self.in_flight + 1 > max(1.0, self.limit):
+            return None
+        at = max(now, self.resting_until)
+        for rate in (self.requests, self.tokens):
+            at = at if rate is None else max(at, rate.ready_at())
+        return at
+
+    def take(self, tokens: int, now: float) -> None:
+        self.in_flight += 1
+        self.sent += 1
+        if self.requests is not None:
+            self.requests.take(1, now)
+        if self.tokens is not None:
+            self.tokens.take(tokens, now)
+
+    def answered(self, now: float) -> None:
+        self._failing_since = None
+        self.failures = self._rests = 0
+        self._breaks_after = _BREAKS_AFTER
+        if self.limit < self.most:
+            # Only what is used may grow, and not what the last cut has not shown yet.
+            since, self._grown_at = now - self._grown_at, now
+            if self.in_flight + 1 >= int(self.limit) and since < 1.0:
+                self.limit = min(self.most, self.limit + since * max(_LEAST_GROWTH_PER_S, _GROWTH_PER_S * self.limit))
+
+    def slowed(self, error: ProviderError, sent_at: float, now: float) -> None:
+        """Refused for the rate. Refusals of what was sent before the last cut tell nothing new."""
+        self.refused += 1
+        if error.retry_after_s is not None:
+            self.rest(min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.05))
+        if sent_at <= self._cut_at:
+            return
+        self._cut_at = self._grown_at = now
+        self.limit = max(1.0, min(self.limit, self.in_flight + 1) * _CUT)
+        if error.retry_after_s is None:
+            self.rest(min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**self._rests) * random.uniform(0.5, 1.0))
+            self._rests += 1
+        if self._fails_for_s() > self.outage_s + (error.retry_after_s or 0.0):
+            self.give_up(error)
+
+    def rest(self, seconds: float) -> None:
+        self.resting_until = max(self.resting_until, time.monotonic() + seconds)
+
+    def failed(self, error: ProviderError) -> bool:
+        """Counts a failure that may be the endpoint's; True when it is time to leave it alone."""
+        self.failures += 1
+        self._fails_for_s()
+        if self.failures < self._breaks_after or self.broken is not None:
+            return False
+        self.broken = error
+        return True
+
+    def _fails_for_s(self) -> float:
+        self._failing_since = self._failing_since or time.monotonic()
+        return time.monotonic() - self._failing_since
+
+    def give_up(self, error: ProviderError) -> None:
+        self.broken, self.given_up = error, True
+
+    async def mended(self, question: Request | None, pause: Callable[[float], Awaitable[None]]) -> bool:
+        """Waits until a small question is answered; False when it is given up.
+
+        The calls that failed are not asked here: they may fail for what is in them. If the lane fails them
+        again although it answers the question, it is left alone less readily.
+        """
+        wait_s = _FIRST_PROBE_S
+        while self.broken is not None and not self.given_up:
+            await pause(min(wait_s, self.outage_s) * random.uniform(0.8, 1.2))
+            wait_s = min(_LONGEST_PROBE_S, 2.0 * wait_s)
+            if self._fails_for_s() > self.outage_s:
+                self.given_up = True
+            elif question is None:
+                self.broken = None
+            else:
+                await self._ask(question)
+        self.failures = 0
+        return not self.given_up
+
+    async def _ask(self, question: Request) -> None:
+        try:
+            await self.backend.complete(question)
+        except ProviderError as error:
+            if error.kind != "rate_limit":  # then it is there
+                self.broken, self.given_up = error, not error.transient
+                return
+        self.broken = None
+        self._breaks_after *= 2
+
+
+class Lanes:
+    """The lanes of one model, and the one queue before them.
+
+    `question` is what a lane must answer before it is trusted again; `say` is told of lanes that are left
+    alone and taken up again.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], say: Callable[[str], None]) -> None:
+        self.all = list(lanes)
+        self.question: Request | None = None
+        self._say = say
+        self._waiting: list[tuple[int, int, int, asyncio.Future[Lane]]] = []  # a heap: rank, turn, tokens
+        self._turn = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._mending: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    async def take(self, rank: int = 0, tokens: int = 0, avoid: Collection[Lane] = ()) -> Lane:
+        """A place on the lane with the most room; the lowest rank is served first.
+
+        Raises Pending once stopped, and EndpointGone when every lane is given up.
+        """
+        if self.stopped:
+            raise Pending
+        if not self._waiting and (lane := self._best(time.monotonic(), rank, avoid)) is not None:
+            lane.take(tokens, time.monotonic())
+            return lane
+        self._check_any()
+        future: asyncio.Future[Lane] = asyncio.get_running_loop().create_future()
+        self._turn += 1
+        heapq.heappush(self._waiting, (rank, self._turn, tokens, future))
+        self.serve()
+        return await future
+
+    def leave(self, lane: Lane) -> None:
+        """A call came back from `lane`: its place is for the next one."""
+        lane.in_flight -= 1
+        if self._waiting:
+            self.serve()
+
+    def serve(self) -> None:
+        """Gives free places to those that wait; sets the clock if only time keeps them waiting."""
+        now = time.monotonic()
+        while self._waiting:
+            rank, _, tokens, future = self._waiting[0]
+            lane = None if future.done() else self._best(now, rank, ())
+            if not future.done() and lane is None:
+                break
+            heapq.heappop(self._waiting)
+            if lane is not None:
+                lane.take(tokens, now)
+                future.set_result(lane)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            soonest = min((at for lane in self.all if (at := lane.free_at(now)) is not None), default=None)
+            if soonest is not None:
+                self._timer = asyncio.get_running_loop().call_later(max(0.0, soonest - now), self.serve)
+
+    def failed(self, lane: Lane, error: ProviderError) -> None:
+        """A failure that may be the endpoint's own; a key or a model that is refused will not do tomorrow."""
+        if error.kind in REFUSED_FOR_GOOD:
+            if not lane.given_up:
+                lane.give_up(error)
+                self._given_up(lane)
+        elif lane.failed(error):
+            self._say(f"{lane.name} is left alone until it answers again ({error})")
+            task = asyncio.get_running_loop().create_task(self._mend(lane))
+            self._mending.add(task)
+            task.add_done_callback(self._mending.discard)
+
+    def stop(self) -> None:
+        """Those that wait get Pending, now and from now on."""
+        self._stopped.set()
+        for *_, future in self._waiting:
+            if not future.done():
+                future.set_exception(Pending())
+        self._waiting.clear()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but wake when the run is stopped: then raises Pending."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Pending
+
+    async def close(self) -> None:
+        self.stop()
+        await asyncio.gather(*self._mending)
+        for lane in self.all:
+            if lane.opened is not None:
+                await lane.opened.close()
+
+    def _best(self, now: float, rank: int, avoid: Collection[Lane]) -> Lane | None:
+        """The free lane that is loaded least; of equal ones the record's own, whose prompts it has in its cache."""
+        free = [lane for lane in self.all if (at := lane.free_at(now)) is not None and at <= now]
+        if len(free) > 1:
+            home = rank % len(self.all)
+            free.sort(key=lambda lane: (lane in avoid, lane.in_flight / lane.limit, lane is not self.all[home]))
+        return free[0] if free else None
+
+    async def _mend(self, lane: Lane) -> None:
+        with suppress(Pending):
+            if await lane.mended(self.question, self.pause):
+                self._say(f"{lane.name} answers again")
+                self.serve()
+            else:
+                self._given_up(lane)
+
+    def _given_up(self, lane: Lane) -> None:
+        if all(other.given_up for other in self.all):
+            for *_, future in self._waiting:
+                if not future.done():
+                    future.set_exception(_gone(lane.broken))
+            self._waiting.clear()
+        else:
+            self._say(f"{lane.name} is given up, the others go on ({lane.broken})")
+            self.serve()
+
+    def _check_any(self) -> None:
+        if all(lane.given_up for lane in self.all):
+            raise _gone(self.all[-1].broken)
+
+
+def _gone(error: ProviderError | None) -> EndpointGone:
+    assert error is not None
+    return EndpointGone(error.kind, str(error), status=error.status, parameter=error.parameter)
