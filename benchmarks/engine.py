@@ -14,7 +14,6 @@ import argparse
 import http.server
 import json
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,9 @@ import threading
 import time
 from hashlib import blake2b
 from pathlib import Path
+
+from ours import timed_runs
+from raw import rss_mb
 
 PIPELINE = """
 name: four-calls
@@ -75,29 +77,20 @@ def one_run(folder: Path, records: int) -> dict[str, float]:
         for i in range(records):
             file.write(json.dumps({"prompt": f"Question {i}: how do I store household chemicals safely?"}) + "\n")
     from rlaif import generate
-    from rlaif.runner import Runner
 
-    spans: list[float] = []
-    run = Runner.run
-
-    async def timed(self: Runner, prompts: object) -> None:
-        start = time.perf_counter()
-        await run(self, prompts)  # type: ignore[arg-type] # handed through as it came
-        spans.append(time.perf_counter() - start)
-
-    Runner.run = timed  # type: ignore[method-assign] # the measured span leaves imports and export out
-    result = generate(
-        str(folder / "pipeline.yaml"), prompts=str(folder / "prompts.jsonl"), runs_dir=folder / "runs", run="bench"
-    )
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with timed_runs() as span:
+        result = generate(
+            str(folder / "pipeline.yaml"), prompts=str(folder / "prompts.jsonl"), runs_dir=folder / "runs", run="bench"
+        )
+    peak_mb = rss_mb()
     calls = result.summary["calls"]["sent"]
     reference_s = reference(folder / "reference.sqlite", calls)
     return {
         "records": records,
         "calls": calls,
-        "calls_per_s": calls / spans[0],
-        "ratio": reference_s / spans[0],
-        "rss_mb": rss_mb,
+        "calls_per_s": calls / span.wall_s,
+        "ratio": reference_s / span.wall_s,
+        "rss_mb": peak_mb,
         "journal_bytes": (folder / "runs" / "calls.sqlite").stat().st_size / calls,
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlaif.backends import short_form
+from rlaif.budget import Limits, seconds
 from rlaif.config import assigned, load_settings, stages_of
 from rlaif.errors import ConfigError
 from rlaif.job import Observer, Result
@@ -43,6 +44,10 @@ def generate(
     seed: int | None = None,
     set: Sequence[str] = (),
     dry_run: bool = False,
+    estimate: int | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    max_time: float | str | None = None,
     rebuild: bool = False,
     allow_code: bool = False,
     environment: Mapping[str, str] | None = None,
@@ -54,6 +59,10 @@ def generate(
     as `provider/model`. `environment` is where keys are looked up (default: the process's).
     Run again with the same arguments to go on after any interruption; nothing answered is asked twice.
 
+    `estimate` goes through so many records only, and says in the result's `estimate` what the others will take.
+    `max_cost` (US dollars), `max_calls` and `max_time` (seconds, or like "2h") end the run with status "stopped"
+    before they are exceeded; the first two count over all invocations of the run.
+
     Raises:
         ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
             was answered is kept.
@@ -61,6 +70,9 @@ def generate(
     for option, model in (("policy", policy), ("judge", judge)):
         if model is not None:
             _check_form(option, model)
+    limits = Limits(max_cost, max_calls, seconds(max_time) if isinstance(max_time, str) else max_time)
+    if estimate is not None and (estimate < 1 or dry_run):
+        raise ConfigError(f"--estimate {estimate}: give the number of records to try, and no --dry-run with it")
     options: dict[str, object] = {
         "constitution": constitution,
         "prompts": prompts,
@@ -83,6 +95,8 @@ def generate(
         environment=os.environ if environment is None else environment,
         observer=observer,
         limited_for_local=limited,
+        limits=limits,
+        sample=estimate,
     )
 
 

@@ -72,8 +72,9 @@ class StageEntry(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything a run is made from. Limits, window, turns and `export` are no part of its meaning.
+    """Everything a run is made from. Limits, window, turns, prices and `export` are no part of its meaning.
 
+    `prices`: a file of prices that come before the bundled ones.
     `one_engine_at_a_time`: of the models that run in this machine's memory (local, vllm, transformers) only
     one is loaded; they take turns, pass by pass.
     """
@@ -91,6 +92,7 @@ class Settings(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=1)] | None = None  # records under way at once; follows what the models take
     one_engine_at_a_time: bool = True
+    prices: str | None = None
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlaif.budget import Budget, Limits
 from rlaif.config import Settings, asked_roles, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
 from rlaif.errors import Pending
-from rlaif.journal import Journal, Traits
+from rlaif.estimate import Estimate, Measured, foreseen, from_sample
+from rlaif.journal import Charge, Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.models import open_models, with_fallbacks
 from rlaif.plan import calls_per_record, check_draws, check_export, check_responses, check_roles
 from rlaif.preflight import preflight, question
+from rlaif.prices import Price, Prices, cost_usd, load_prices, updated
 from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
@@ -31,7 +34,7 @@ from rlaif.runs import (
 from rlaif.source import PromptReader
 from rlaif.stages import Stage
 from rlaif.store import RunFolder, RunLock
-from rlaif.summary import Funnel, funnel_of, of_invocation, of_run
+from rlaif.summary import Funnel, funnel_of, of_invocation, of_ledger, of_run
 from rlaif.templates import Templates
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 # Of the window: a record under way takes some kilobytes.
 _NARROWEST, _WIDEST = 256, 8192
-Status = Literal["done", "interrupted", "dry_run"]
+Status = Literal["done", "stopped", "interrupted", "dry_run"]
 
 
 @dataclass(slots=True)
@@ -56,17 +59,37 @@ class Job:
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    prices: Mapping[str, Price | None] = field(default_factory=dict)  # by the models' names
+    budget: Budget | None = None
+    ledger: Sequence[Charge] = ()  # of all invocations; when this one has ended
+    took_s: float = 0.0  # without the models' start
+    at_once: int = 0  # records
+    estimate: Estimate | None = None
+
+    def cost_usd(self, model: str, counts: Tally | Charge) -> float | None:
+        """None where the price is not known, or the tokens are not counted."""
+        price = self.prices.get(model)
+        if not counts.prompt_tokens + counts.completion_tokens:
+            return 0.0 if counts.sent == counts.failed or (price is not None and price.free) else None
+        written = counts.written_tokens if isinstance(counts, Tally) else 0
+        if price is None:
+            return None
+        return cost_usd(price, counts.prompt_tokens, counts.cached_tokens, counts.completion_tokens, written)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a job ended; `summary` is what summary.json holds, `example` one pair's texts."""
+    """How a job ended; `summary` is what summary.json holds, `example` one pair's texts.
+
+    `estimate` is what a dry run or a sample says of the calls to come.
+    """
 
     run: str
     folder: Path
     status: Status
     summary: dict[str, Any]  # Any: plain JSON
     example: Example | None = None
+    estimate: Estimate | None = None
 
     @property
     def failed(self) -> int:
@@ -93,7 +116,14 @@ def run(
     environment: Mapping[str, str],
     observer: Observer | None,
     limited_for_local: bool = False,
+    limits: Limits | None = None,
+    sample: int | None = None,
 ) -> Result:
+    """`sample`: go through so many records only, and estimate the others."""
+    everything = 0 if sample is None else sum(1 for _ in PromptReader(settings.prompts, settings.limit))
+    if sample is not None:
+        settings = settings.model_copy(update={"limit": min(sample, everything)})
+    prices = load_prices(Path(settings.prices) if settings.prices else None)
     stages = stages_of(settings, allow_code=allow_code)
     constitution = load_constitution(settings.constitution)
     templates = Templates(settings.templates, constitution.language)
@@ -102,7 +132,7 @@ def run(
     check_export(settings.export, stages)
     check_roles(settings, stages)
     check_draws(stages, constitution)
-    job = Job(settings, folder, _count(reader), limited_for_local=limited_for_local)
+    job = Job(settings, folder, _count(reader), limited_for_local=limited_for_local, notices=folder.notices)
     if not constitution.language.lower().startswith(templates.language):
         job.notices.append(f"no templates in '{constitution.language}': every turn around the texts is English")
     now = meaning(settings, stages, constitution, templates)
@@ -118,6 +148,8 @@ def run(
                 Context({}, constitution, templates, settings.seed),
                 stages,
                 reader,
+                prices,
+                limits,
                 sending=not dry_run,
                 rebuild=rebuild,
                 retry_failed=retry_failed,
@@ -128,8 +160,11 @@ def run(
             )
         )
         if dry_run:
-            last = of_invocation(job.tallies, status, time.monotonic() - job.started)
-            return Result(folder.name, folder.path, status, last | of_run(Funnel(), reader.duplicates, None))
+            content = _invocation(job, status) | of_run(Funnel(), reader.duplicates, None)
+            return Result(folder.name, folder.path, status, content, estimate=job.estimate)
+        job.ledger = run_in_loop(_ledger(folder))
+        if sample is not None and status == "done":
+            job.estimate = _from_sample(job, [name for name, _ in stages], everything)
         return _finished(job, now, status, reader.duplicates)
 
 
@@ -138,6 +173,8 @@ async def _records(
     context: Context,
     stages: Sequence[tuple[str, Stage]],
     reader: PromptReader,
+    prices: tuple[Prices, ...],
+    limits: Limits | None,
     *,
     sending: bool,
     rebuild: bool | frozenset[int],
@@ -147,8 +184,9 @@ async def _records(
     begin: Callable[[], None],
 ) -> Status:
     """All calls of the job: models opened and asked, parts written, models closed."""
-    async with Journal(job.folder.path.parent / "calls.sqlite") as journal:
+    async with Journal(job.folder.path.parent / "calls.sqlite", read_only=not sending) as journal:
         settings = job.settings
+        budget = job.budget = Budget(**asdict(limits)) if limits else None
         models = open_models(
             with_fallbacks({role: settings.models[role] for role in asked_roles(stages)}),
             journal,
@@ -156,35 +194,102 @@ async def _records(
             job.folder.path,
             sending=sending,
             retry_failed=retry_failed,
+            notices=job.notices,
             one_engine_at_a_time=settings.one_engine_at_a_time and sending,
+            prices=prices,
+            budget=budget,
         )
+        job.prices = {llm.name: llm.price for llm in models.values()}
+        if budget is not None:
+            spent = {charge: job.prices.get(charge.model) for charge in journal.ledger(job.folder.name)}
+            budget.check_prices(job.prices | {charge.model: price for charge, price in spent.items()})
+            budget.carry(
+                sum(_at_most(charge, price) for charge, price in spent.items() if price is not None),
+                sum(charge.sent for charge in spent),
+            )
         if not sending:
             await _check_models(models.values())
         context = replace(context, models=models)
         job.calls_per_record = _planned(context, stages, settings)
         job.models = len({id(llm) for llm in models.values()})
-        runner = Runner(
-            job.folder, stages, context, window=_window(settings, models.values()), rebuild=rebuild, writing=sending
-        )
+        window = _window(settings, models.values())
+        runner = Runner(job.folder, stages, context, window=window, rebuild=rebuild, writing=sending)
+        job.at_once = min(window, sum(lane.most for llm in models.values() for lane in llm.lanes.all))
         job.progress, job.tallies = runner.progress, context.tallies
+        prompts = reader if sending else Measured(reader)
         try:
-            with stopped_by_signals(runner.stop), rare_garbage_collection(), observer(job):
+            with stopped_by_signals(runner.stop), rare_garbage_collection(), _kept(budget, runner.stop), observer(job):
                 try:
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
                     for llm in reversed({id(llm): llm for llm in models.values()}.values()):
                         llm.traits = await _met(llm, context.at("preflight").tally(llm))
                         llm.lanes.question = question(llm, llm.traits)
-                        job.notices += llm.notices
                 except Pending:  # Ctrl-C before the run began: its name is still free
-                    return "interrupted"
+                    return _ended(budget, runner)
                 job.calls_per_record = _planned(context, stages, settings)
                 begin()
-                await runner.run(reader)
+                begun = time.monotonic()
+                await runner.run(prompts)
+                job.took_s = time.monotonic() - begun
+            if isinstance(prompts, Measured):
+                voters = _voters(context, settings)
+                job.estimate = foreseen(context, stages, voters, prompts.sets, runner.progress.pending)
         finally:
             await _close(models.values())
-    if not sending:
-        return "dry_run"
+    return _ended(budget, runner) if sending else "dry_run"
+
+
+def _ended(budget: Budget | None, runner: Runner) -> Status:
+    if budget is not None and budget.exhausted is not None:
+        return "stopped"
     return "interrupted" if runner.stopping else "done"
+
+
+@contextlib.contextmanager
+def _kept(budget: Budget | None, stop: Callable[[], None]) -> Iterator[None]:
+    """The run stops when the budget is used up, or its time."""
+    if budget is None:
+        yield
+        return
+    budget.when_exhausted = stop
+    watching = asyncio.get_running_loop().create_task(budget.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+def _at_most(charge: Charge, price: Price) -> float:
+    """What calls cost at most: the ledger does not tell which tokens were written to the provider's cache."""
+    fresh = charge.prompt_tokens - charge.cached_tokens
+    return cost_usd(price, charge.prompt_tokens, charge.cached_tokens, charge.completion_tokens, fresh)
+
+
+async def _ledger(folder: RunFolder) -> list[Charge]:
+    async with Journal(folder.path.parent / "calls.sqlite", read_only=True) as journal:
+        return journal.ledger(folder.name)
+
+
+def _from_sample(job: Job, stages: Sequence[str], everything: int) -> Estimate:
+    """For the records after those that ran, by what these took in this invocation, or else in the ones before it."""
+    ran = max(1, job.progress.records + job.progress.skipped)
+    tallies: dict[tuple[str, str], Tally] = {}
+    for charge in job.ledger:
+        counts = Tally(charge.sent, 0, charge.failed, prompt_tokens=charge.prompt_tokens)
+        counts.cached_tokens, counts.completion_tokens = charge.cached_tokens, charge.completion_tokens
+        tallies[charge.stage, charge.model] = tallies.get((charge.stage, charge.model), Tally()) + counts
+    now = sum(job.tallies.values(), start=Tally())
+    if not job.progress.skipped:
+        tallies |= {key: tally for key, tally in job.tallies.items() if tally.sent > tally.retried + tally.failed}
+    tallies = {key: tallies[key] for name in stages for key in tallies if key[0] == name}
+    measured = {name for name, _ in tallies}
+    prices = {model: job.prices.get(model) for _, model in tallies}
+    wall_s = job.took_s * (1 + now.from_journal / now.sent) if now.sent else 0.0
+    left = max(0, everything - ran)
+    found = from_sample(tallies, prices, ran, left, wall_s, job.at_once)
+    unmeasured = tuple(dict.fromkeys(name for name, _ in job.tallies if name in stages and name not in measured))
+    time_s = found.time_s if wall_s and not job.progress.skipped else None
+    return replace(found, time_s=time_s, records=left, unmeasured=unmeasured)
 
 
 def _window(settings: Settings, models: Iterable[LLM]) -> int:
@@ -209,15 +314,19 @@ async def _close(models: Iterable[LLM]) -> None:
 
 
 def _planned(context: Context, stages: Sequence[tuple[str, Stage]], settings: Settings) -> int:
-    """Calls of a record at most, as far as it is known yet which of the models give log-probabilities."""
+    """Calls of a record at most."""
+    return calls_per_record(stages, len(context.constitution.principles), _voters(context, settings))
+
+
+def _voters(context: Context, settings: Settings) -> set[str]:
+    """The roles of models without log-probabilities, as far as it is known yet."""
     specs = with_fallbacks(settings.models)
     known = {role: llm.known_traits() for role, llm in context.models.items()}
-    voters = {
+    return {
         role
         for role, traits in known.items()
         if (traits is None and specs[role].provider == "anthropic") or (traits and not traits.top_logprobs)
     }
-    return calls_per_record(stages, len(context.constitution.principles), voters)
 
 
 async def _met(llm: LLM, tally: Tally) -> Traits:
@@ -244,11 +353,22 @@ def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int
     """summary.json is written first without the dataset, in case that cannot be made."""
     folder = job.folder
     funnel = funnel_of(folder.records())
-    last = of_invocation(job.tallies, status, time.monotonic() - job.started)
+    last = _invocation(job, status) | {"ledger": of_ledger(job.ledger, job.cost_usd)}
     content = last | of_run(funnel, duplicates, None)
     write_summary(folder, content)
     exported = export_records(folder, job.settings, meaning) if funnel.records else None
     if exported is not None:
         content = last | of_run(funnel, duplicates, dataset_counts(exported))
         write_summary(folder, content)
-    return Result(folder.name, folder.path, status, content, None if exported is None else exported.example)
+    example = None if exported is None else exported.example
+    return Result(folder.name, folder.path, status, content, example, job.estimate)
+
+
+def _invocation(job: Job, status: Status) -> dict[str, Any]:
+    content = of_invocation(job.tallies, status, time.monotonic() - job.started, job.cost_usd)
+    if job.budget is not None:
+        content["stopped_by"] = job.budget.exhausted
+    if job.estimate is not None:
+        content["estimate"] = job.estimate.plain()
+    known = {name: None if price is None else price.model_dump() for name, price in job.prices.items()}
+    return content | {"prices": {"file": job.settings.prices, "updated": updated(), "usd_per_million": known}}

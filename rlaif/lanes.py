@@ -20,8 +20,10 @@ from rlaif.types import Request
 
 # A refusal for the rate cuts the calls in flight to this share, once for all that were sent before it ...
 _CUT = 0.8
-# ... and each second in which they were all used, they grow by this share, by half a call at least.
+# ... and each second in which they were all used, they grow by this share, by half a call at least; a tenth as
+# fast where the last cut was, give or take this share of it: each try there may cost a rest.
 _GROWTH_PER_S, _LEAST_GROWTH_PER_S = 0.05, 0.5
+_NEAR, _SLOWLY = 0.1, 0.1
 # Without a Retry-After: 0.1, 0.2, 0.4 ... s while nothing is answered in between.
 _FIRST_REST_S, _LONGEST_REST_S = 0.1, 30.0
 _LONGEST_RETRY_AFTER_S = 600.0
@@ -78,6 +80,8 @@ class Lane:
     _backend: Backend | None = None
     _rests: int = 0  # in a row, that nobody named
     _cut_at: float = 0.0
+    _cut_from: float = 0.0
+    _since_cut: list[int] = field(default_factory=lambda: [0, 0])  # answered, refused
     _grown_at: float = 0.0
     _failing_since: float | None = None
     _breaks_after: int = _BREAKS_AFTER
@@ -94,6 +98,12 @@ class Lane:
             if endpoint is not None:
                 endpoint.on_rest = self.rest
         return self._backend
+
+    @property
+    def live(self) -> Backend:
+        """Answers now, where the backend itself only queues."""
+        backend: Backend = getattr(self.backend, "live", self.backend)  # optional part of the Backend protocol
+        return backend
 
     @property
     def opened(self) -> Backend | None:
@@ -118,23 +128,33 @@ class Lane:
 
     def answered(self, now: float) -> None:
         self._failing_since = None
+        self._since_cut[0] += 1
         self.failures = self._rests = 0
         self._breaks_after = _BREAKS_AFTER
         if self.limit < self.most:
             # Only what is used may grow, and not what the last cut has not shown yet.
             since, self._grown_at = now - self._grown_at, now
             if self.in_flight + 1 >= int(self.limit) and since < 1.0:
-                self.limit = min(self.most, self.limit + since * max(_LEAST_GROWTH_PER_S, _GROWTH_PER_S * self.limit))
+                growth = since * max(_LEAST_GROWTH_PER_S, _GROWTH_PER_S * self.limit)
+                near = abs(self.limit - self._cut_from) <= _NEAR * self._cut_from
+                self.limit = min(self.most, self.limit + growth * (_SLOWLY if near else 1.0))
 
     def slowed(self, error: ProviderError, sent_at: float, now: float) -> None:
-        """Refused for the rate. Refusals of what was sent before the last cut tell nothing new."""
+        """Refused for the rate. Refusals of what was on its way at the last cut tell nothing new."""
+        known = now < self.resting_until or sent_at <= self._cut_at
         self.refused += 1
+        self._since_cut[1] += 1
         if error.retry_after_s is not None:
             self.rest(min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.05))
-        if sent_at <= self._cut_at:
+        if known:
             return
+        answered, refused = self._since_cut
+        self._cut_from = min(self.limit, self.in_flight + 1)
+        if self._cut_at and refused > 2 * answered + 8:  # far too many: what got through says how many are not
+            self._cut_from = min(self._cut_from, answered + 1)
+        self.limit = max(1.0, _CUT * self._cut_from)
         self._cut_at = self._grown_at = now
-        self.limit = max(1.0, min(self.limit, self.in_flight + 1) * _CUT)
+        self._since_cut = [0, 0]
         if error.retry_after_s is None:
             self.rest(min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**self._rests) * random.uniform(0.5, 1.0))
             self._rests += 1
@@ -181,7 +201,7 @@ class Lane:
 
     async def _ask(self, question: Request) -> None:
         try:
-            await self.backend.complete(question)
+            await self.live.complete(question)
         except ProviderError as error:
             if error.kind != "rate_limit":  # then it is there
                 self.broken, self.given_up = error, not error.transient
@@ -269,6 +289,9 @@ class Lanes:
     def stop(self) -> None:
         """Those that wait get Pending, now and from now on."""
         self._stopped.set()
+        for lane in self.all:
+            if (stop := getattr(lane.opened, "stop", None)) is not None:  # optional part of the Backend protocol
+                stop()
         for *_, future in self._waiting:
             if not future.done():
                 future.set_exception(Pending())

@@ -16,12 +16,15 @@ import tenacity
 from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Charge, Journal, Traits
 from rlaif.lanes import REFUSED_FOR_GOOD, Lane, Lanes
+from rlaif.prices import Price
 from rlaif.types import Completion, Failure, Message, Request, Usage
 
 # A provider that names no wait: 0.5, 1, 2, ... up to 30 s, each a random share of it.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 # A model that failed so many calls in a row is of no use, before it ever answered and after.
 _NEVER_ANSWERED, _NO_LONGER = 8, 1000
+# Somebody waits for the first answer: for a limit to pass, not longer than this.
+_SOON_S = 60.0
 # What a reasoning model may think before each answer.
 THINKING_TOKENS = 2048
 
@@ -44,6 +47,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -59,6 +63,7 @@ class _Call:
     tokens: int  # of prompt and answer, as a provider may count them before it has answered
     patient: bool  # waits for what may pass; a preflight does not
     sent: int = 0
+    began: float = field(default_factory=time.monotonic)
     strikes: int = 0
     error: ProviderError | None = None  # the last one
     failed_by: set[Lane] = field(default_factory=set)
@@ -75,6 +80,7 @@ class LLM:
         sending: False in a dry run; then every unanswered call is Pending.
         retry_failed: ask again what the journal holds as failed.
         run: whose ledger the calls are charged to.
+        price: of its tokens, None if it is not known.
         observe: told the seconds of every answered call.
     """
 
@@ -89,6 +95,7 @@ class LLM:
     traits: Traits = Traits()
     notices: list[str] = field(default_factory=list)
     run: str = ""
+    price: Price | None = None
     observe: Callable[[float], None] | None = None
     _row: int = field(init=False)
     _traits_row: int = field(init=False)
@@ -138,6 +145,11 @@ class LLM:
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
         await self.lanes.close()
 
+    @property
+    def batched(self) -> bool:
+        """Its calls are answered in batches: `settle` may wait for days."""
+        return any(hasattr(lane.opened, "live") for lane in self.lanes.all)
+
     async def settle(self) -> bool:
         """Between passes: let a backend that queues get its answers; True if a new pass can get further."""
         further = False
@@ -156,9 +168,14 @@ class LLM:
     async def send(self, request: Request, tally: Tally, *, stage: str, attempts: int) -> Completion:
         """Ask without the journal, and without patience: somebody waits. Raises the last ProviderError, or Pending."""
         call = self._call(request, tally, patient=False)
-        completion = await self._send(call, attempts + len(self.lanes.all) - 1)
-        self.journal.charge(self._charge(call, stage, completion.usage, failed=0))
-        return completion
+        usage = Usage()
+        try:
+            completion = await self._send(call, attempts + len(self.lanes.all) - 1)
+            usage = completion.usage
+            return completion
+        finally:
+            if call.sent:
+                self.journal.charge(self._charge(call, stage, usage, failed=0))
 
     def _ask_again(self, key: bytes) -> bool:
         return self.retry_failed and key not in self._retried
@@ -172,8 +189,13 @@ class LLM:
             tally.failed += 1
             self._failures_in_a_row += 1
             if error.fatal or (self._failures_in_a_row >= self._bearable() and not self.retry_failed):
+                self.journal.charge(self._charge(call, stage, Usage(), failed=1))
                 raise
             answer = Failure(error.kind, str(error))
+        except Pending:
+            if call.sent:  # and to be sent again, when the run was stopped
+                self.journal.charge(self._charge(call, stage, Usage(), failed=0))
+            raise
         else:
             self._answered = True
             self._failures_in_a_row = 0
@@ -195,7 +217,7 @@ class LLM:
 
     def _charge(self, call: _Call, stage: str, usage: Usage, *, failed: int) -> Charge:
         tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
-        return Charge(self.run, stage, self.name, _today(), call.sent, failed, *tokens)
+        return Charge(self.run, stage, self.name, today(), call.sent, failed, *tokens)
 
     async def _send(self, call: _Call, attempts: int) -> Completion:
         try:
@@ -208,6 +230,7 @@ class LLM:
         tally.prompt_tokens += usage.prompt_tokens
         tally.completion_tokens += usage.completion_tokens
         tally.cached_tokens += usage.cached_tokens
+        tally.written_tokens += usage.written_tokens
         return completion
 
     async def _send_once(self, call: _Call) -> Completion:
@@ -216,7 +239,8 @@ class LLM:
         call.sent += 1
         call.tally.sent += 1
         try:
-            completion = await lane.backend.complete(call.request)
+            self.journal.check_room()
+            completion = await (lane.backend if call.patient else lane.live).complete(call.request)
         except Pending:
             call.sent -= 1  # queued, not asked
             call.tally.sent -= 1
@@ -228,7 +252,7 @@ class LLM:
                 lane.slowed(error, sent_at, time.monotonic())
             elif error.kind in REFUSED_FOR_GOOD or (call.patient and error.transient):
                 self.lanes.failed(lane, error)
-            call.strikes += not call.patient or error.kind in ("timeout", "server")
+            call.strikes += error.kind in ("timeout", "server") or not (call.patient or _passes_soon(call, error))
             raise
         else:
             now = time.monotonic()
@@ -272,7 +296,14 @@ class LLM:
         return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**again) * random.uniform(0.5, 1.0)
 
 
-def _today() -> str:
+def _passes_soon(call: _Call, error: ProviderError) -> bool:
+    """A limit that others have used up, as far as somebody waits for it."""
+    soon = time.monotonic() - call.began + (error.retry_after_s or 0.0) < _SOON_S
+    return error.kind == "rate_limit" and soon
+
+
+def today() -> str:
+    """In UTC, as the ledger has it."""
     return time.strftime("%Y-%m-%d", time.gmtime())
 
 

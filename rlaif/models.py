@@ -10,9 +10,11 @@ import msgspec
 
 from rlaif.backends import ENGINES, FALLBACK, Backend, ModelSpec, identity_of, open_backend
 from rlaif.backends.turns import Turns
-from rlaif.journal import Journal
+from rlaif.budget import LOST, Budget, Limited
+from rlaif.journal import Charge, Journal
 from rlaif.lanes import Lane, Lanes, Rate
-from rlaif.llm import LLM
+from rlaif.llm import LLM, today
+from rlaif.prices import Price, Prices, price_of
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 
@@ -26,10 +28,14 @@ def open_models(
     sending: bool = True,
     retry_failed: bool = False,
     one_engine_at_a_time: bool = True,
+    notices: list[str] | None = None,
+    prices: tuple[Prices, ...] = (),
+    budget: Budget | None = None,
 ) -> dict[str, LLM]:
     """One LLM a model, not a role: a model in two roles is one server and one queue."""
     opened: dict[tuple[str, object, bytes], LLM] = {}
     models: dict[str, LLM] = {}
+    notices = [] if notices is None else notices  # of all models, in the order they come up
     turns = Turns() if one_engine_at_a_time else None
     for role, spec in specs.items():
         # What is only about speed makes no second door, where the first role's word counts.
@@ -39,11 +45,15 @@ def open_models(
             msgspec.json.encode([spec.extra_body, spec.headers, spec.script]),
         )
         if same not in opened:
-            notices: list[str] = []
+            name = display_name(spec)
+            if any(name == other.name for other in opened.values()):
+                name = f"{name} ({role})"  # told apart in verdicts and counts
+            price = _price(spec, prices)
+            lost = partial(_charge_lost, journal, log_folder.name, name)
             lanes = [
                 Lane(
                     lane_name(lane),
-                    _opener(lane, environment, log_folder, turns),
+                    _within(budget, price, lost, _opener(lane, environment, log_folder, turns)),
                     spec.concurrency,
                     Rate(spec.requests_per_minute) if spec.requests_per_minute else None,
                     Rate(spec.tokens_per_minute) if spec.tokens_per_minute else None,
@@ -51,9 +61,6 @@ def open_models(
                 )
                 for lane in spec.lanes()
             ]
-            name = display_name(spec)
-            if any(name == other.name for other in opened.values()):
-                name = f"{name} ({role})"  # told apart in verdicts and counts
             opened[same] = LLM(
                 name=name,
                 identity=same[0],
@@ -65,6 +72,7 @@ def open_models(
                 extra={"body": spec.extra_body, "headers": spec.headers} if spec.extra_body or spec.headers else None,
                 notices=notices,
                 run=log_folder.name,
+                price=price,
             )
             _warn_of_new_identity(opened[same])
         models[role] = opened[same]
@@ -82,6 +90,24 @@ def _opener(
 ) -> Callable[[], Backend]:
     opens = partial(open_backend, spec, environment, log_folder)
     return partial(turns.engine, opens) if turns and spec.provider in ENGINES else opens
+
+
+def _within(
+    budget: Budget | None, price: Price | None, lost: Callable[[int, int], None], opens: Callable[[], Backend]
+) -> Callable[[], Backend]:
+    return opens if budget is None else lambda: Limited(opens(), budget, price, lost)
+
+
+def _price(spec: ModelSpec, prices: tuple[Prices, ...]) -> Price | None:
+    """Of several addresses the one they share."""
+    addresses = spec.endpoints or (spec.base_url,)
+    found = {price_of(prices, spec.provider, spec.model, address, spec.price) for address in addresses}
+    return found.pop() if len(found) == 1 else None
+
+
+def _charge_lost(journal: Journal, run: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
+    if prompt_tokens + completion_tokens:
+        journal.charge(Charge(run, LOST, model, today(), 0, 0, prompt_tokens, 0, completion_tokens))
 
 
 def lane_name(spec: ModelSpec) -> str:

@@ -93,7 +93,7 @@ class Runner:
                 raise self._error
             if self.stopping or not self.progress.pending:
                 return
-            if not any([await llm.settle() for llm in self._models]):
+            if not await self._settle_models():
                 return
 
     def stop(self) -> None:
@@ -101,6 +101,25 @@ class Runner:
         self.stopping = True
         for llm in self._models:
             llm.stop()
+
+    async def _settle_models(self) -> bool:
+        """Lets the backends that queue get their answers; True if a new pass can get further.
+
+        Batches are handed in when nothing else can go on, so that they are full; all wait at the same
+        time, and the first that ends is enough.
+        """
+        if any([await llm.settle() for llm in self._models if not llm.batched]):
+            return True
+        waits = [asyncio.create_task(llm.settle()) for llm in self._models if llm.batched]
+        try:
+            for ended in asyncio.as_completed(waits):
+                if await ended:
+                    return True
+            return False
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _one_pass(self, prompts: Iterable[Record]) -> None:
         try:

@@ -35,7 +35,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 class RunFolder:
-    """The folder of one run, `runs_dir/name`."""
+    """The folder of one run, `runs_dir/name`; `notices` say what was found wrong in it and is mended by a run."""
 
     def __init__(self, runs_dir: Path, name: str) -> None:
         self.path = runs_dir / name
@@ -44,6 +44,7 @@ class RunFolder:
         self.settings = self.path / "run.yaml"
         self.summary = self.path / "summary.json"
         self.dataset = self.path / "dataset"
+        self.notices: list[str] = []
 
     def create(self) -> None:
         try:
@@ -61,7 +62,9 @@ class RunFolder:
 
     def write_part(self, number: int, lines: Iterable[bytes]) -> None:
         """`lines` are records as `encode` gives them, in the order of the prompts."""
-        write_whole(self.part_path(number), zstandard.compress(b"".join(line + b"\n" for line in lines), 3))
+        # With a checksum: a disk that gives back another byte than it was given is noticed.
+        compress = zstandard.ZstdCompressor(level=3, write_checksum=True).compress
+        write_whole(self.part_path(number), compress(b"".join(line + b"\n" for line in lines)))
 
     def read_part(self, number: int) -> list[Record]:
         """Raises StoreError if the part is damaged."""
@@ -69,20 +72,24 @@ class RunFolder:
         try:
             return [decode(line) for line in self._lines(path).splitlines()]
         except msgspec.DecodeError as error:
-            raise _damaged(path, error) from error
+            raise _Damaged(path, error) from error
 
     def _lines(self, path: Path) -> bytes:
         try:
             return zstandard.ZstdDecompressor().decompress(path.read_bytes())
         except zstandard.ZstdError as error:
-            raise _damaged(path, error) from error
-        except OSError as error:
+            raise _Damaged(path, error) from error
+        except OSError as error:  # EIO too: another try may read it
             raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
     def part_size(self, number: int) -> int:
-        """How many records a part has; 0 if it is not there."""
+        """How many records a part has; 0 if it is not there, or damaged: then it is made anew from the journal."""
         path = self.part_path(number)
-        return self._lines(path).count(b"\n") if path.exists() else 0
+        try:
+            return self._lines(path).count(b"\n") if path.exists() else 0
+        except _Damaged as damage:
+            self.notices.append(f"{path} was damaged ({damage.__cause__}) and is made anew from the journal")
+            return 0
 
     def part_numbers(self) -> list[int]:
         return sorted(int(path.name[5:10]) for path in self.parts.glob("part-*.jsonl.zst"))
@@ -100,8 +107,9 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
-def _damaged(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged ({error}): delete it and run again; its calls come from the journal")
+class _Damaged(StoreError):
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(f"{path} is damaged ({error}): run `generate` again, which makes it anew from the journal")
 
 
 encode = msgspec.json.Encoder().encode

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any  # plain JSON
 
+from rlaif.journal import Charge
 from rlaif.llm import Tally
 from rlaif.types import Record
+
+# (model, what it was asked) -> US dollars; None where they are not known.
+Cost = Callable[[str, Tally | Charge], float | None]
 
 
 @dataclass(slots=True)
@@ -62,9 +66,12 @@ def of_run(funnel: Funnel, duplicates: int, dataset: Mapping[str, Any] | None) -
     }
 
 
-def of_invocation(tallies: Mapping[tuple[str, str], Tally], status: str, wall_s: float) -> dict[str, Any]:
-    """The part of summary.json that is about the last `generate` or `retry`: its calls, tokens and time."""
+def of_invocation(
+    tallies: Mapping[tuple[str, str], Tally], status: str, wall_s: float, cost: Cost = lambda *_: None
+) -> dict[str, Any]:
+    """The part of summary.json that is about the last `generate` or `retry`: its calls, tokens, cost and time."""
     total = sum(tallies.values(), start=Tally())
+    costs = {(stage, model): cost(model, tally) for (stage, model), tally in tallies.items()}
     return {
         "status": status,
         "calls": {"sent": total.sent, "from_journal": total.from_journal, "failed": total.failed},
@@ -73,8 +80,32 @@ def of_invocation(tallies: Mapping[tuple[str, str], Tally], status: str, wall_s:
             "cached": total.cached_tokens,
             "completion": total.completion_tokens,
         },
+        "cost_usd": total_usd(costs.values()),
         "wall_s": round(wall_s, 3),
         "stages": [
-            {"stage": stage, "model": model, **asdict(tally)} for (stage, model), tally in sorted(tallies.items())
+            {"stage": stage, "model": model, **asdict(tally), "cost_usd": costs[stage, model]}
+            for (stage, model), tally in sorted(tallies.items())
         ],
     }
+
+
+def of_ledger(charges: Iterable[Charge], cost: Cost) -> dict[str, Any]:
+    """The part about all invocations of the run together: its calls, by day, stage and model."""
+    lines = [{**charge._asdict(), "cost_usd": cost(charge.model, charge)} for charge in charges]
+    for line in lines:
+        del line["run"]
+    return {
+        "sent": sum(line["sent"] for line in lines),
+        "cost_usd": total_usd(line["cost_usd"] for line in lines),
+        "lines": lines,
+    }
+
+
+def total_usd(costs: Iterable[float | None]) -> float | None:
+    """None if one of them is not known."""
+    total = 0.0
+    for usd in costs:
+        if usd is None:
+            return None
+        total += usd
+    return round(total, 9)

@@ -67,11 +67,15 @@ _PERSON = f"rlaif-key-{KEY_VERSION}".encode()
 
 
 class Usage(Value, frozen=True):
-    """Tokens as the provider counted them; `cached` of the prompt tokens were not computed again."""
+    """Tokens as the provider counted them.
+
+    Of the prompt tokens `cached` were not computed again, and `written` put into the provider's cache.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
 
 
 class TokenLogprob(Value, frozen=True):

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import msgspec
 import pytest
 import yaml
-import zstandard
 
 import rlaif
 from rlaif.api import export
 from rlaif.errors import ConfigError, ProviderError
+from rlaif.packing import Packing
 from rlaif.store import RunFolder, encode
 from tests.server import Body, Reply, Server, answer
 
@@ -166,7 +167,7 @@ def test_a_key_is_written_nowhere(tmp_path: Path) -> None:
     assert result.failed == 1
     with sqlite3.connect(tmp_path / "calls.sqlite") as journal:
         journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        bodies = [zstandard.decompress(row[0]) for row in journal.execute("SELECT body FROM calls")]
+        bodies = [msgspec.json.encode(Packing().unpack(row[0])) for row in journal.execute("SELECT body FROM calls")]
     journal.close()
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     for text in [*bodies, *files, *content(tmp_path)]:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+import zstandard
 
 from rlaif.errors import StoreError
 from rlaif.journal import Charge, Journal, Traits
@@ -58,13 +60,16 @@ async def test_a_failure_is_replaced_by_an_answer_and_never_the_other_way(tmp_pa
         assert await journal.put(key(1), 1, Failure("server", "down")) == ANSWER
 
 
-async def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path: Path) -> None:
+async def test_a_full_disk_is_one_error_and_what_was_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlaif.journal._PAUSES_S", (0.01, 0.01))
     async with Journal(tmp_path / "calls.sqlite") as journal:
         await journal.put(key(0), 1, ANSWER)
         pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
         journal._writer.execute(f"PRAGMA max_page_count={pages}")
         big = Completion(random.Random(1).randbytes(200_000).hex())
-        with pytest.raises(StoreError, match=r"full.*make room and run the same command again"):
+        with pytest.raises(StoreError, match=r"full; 1 answers under way are not kept, .*make room and run the same"):
             await journal.put(key(1), 1, big)
         assert journal.get(key(0)) == ANSWER
         journal._writer.execute("PRAGMA max_page_count=100000")
@@ -73,9 +78,10 @@ async def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path: Pat
 
 async def test_an_answer_that_cannot_be_written_fails_alone_and_hangs_nobody(tmp_path: Path) -> None:
     async with Journal(tmp_path / "calls.sqlite") as journal:
-        with pytest.raises(StoreError):
-            await journal.put(key(1), 1, Completion("\ud800"))
-        assert await asyncio.wait_for(journal.put(key(2), 1, ANSWER), 10) == ANSWER
+        broken, whole = journal.put(key(1), 1, Completion("\ud800")), journal.put(key(2), 1, ANSWER)
+        error, answer = await asyncio.wait_for(asyncio.gather(broken, whole, return_exceptions=True), 10)
+        assert isinstance(error, StoreError)
+        assert answer == journal.get(key(2)) == ANSWER
 
 
 def test_a_place_that_cannot_hold_a_journal_is_named(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ async def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
         await asyncio.gather(*(journal.put(key(i), 1, Completion(f"{i} " * 500)) for i in range(500)))
     data = path.read_bytes()
     path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
-    with pytest.raises(StoreError, match=r"calls\.sqlite cannot be opened: .*malformed"):
+    with pytest.raises(StoreError, match=r"calls\.sqlite is damaged: .*malformed.*`rlaif journal repair"):
         Journal(path)
 
 
@@ -240,3 +246,27 @@ async def test_a_journal_of_an_older_version_is_brought_up_and_keeps_its_answers
         assert journal.get(key(1)) == ANSWER
         await journal.put(key(2), 1, ANSWER, Charge("mine", "judge", "m", "d", 1, 0, 7, 0, 0))
         assert journal.ledger("mine")[0].prompt_tokens == 7
+
+
+async def test_an_answer_packed_before_the_phrases_were_there_is_read(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        await journal.put(key(1), 1, Completion("new"))
+        journal._writer.execute("UPDATE calls SET body = ?", (zstandard.compress(msgspec.json.encode(ANSWER), 3),))
+        journal._writer.commit()
+        assert journal.get(key(1)) == ANSWER
+
+
+async def test_a_call_costs_at_most_150_bytes_more_than_its_compressed_text(tmp_path: Path) -> None:
+    rng, bare = random.Random(3), 0
+    words = [rng.randbytes(rng.randrange(1, 5)).hex() for _ in range(3000)]
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        for _ in range(40):
+            texts = [" ".join(rng.choices(words, k=rng.randrange(60, 130))) for _ in range(50)]
+            bare += sum(len(zstandard.compress(text.encode(), 3)) for text in texts)
+            usage = Usage(rng.randrange(80, 900), rng.randrange(100, 250), rng.choice((0, 256)))
+            charge = Charge("mine", "sample", "m", "2026-11-21", 1, 0, 100, 0, 100)
+            await asyncio.gather(
+                *(journal.put(rng.randbytes(16), 1, Completion(text, usage=usage), charge) for text in texts)
+            )
+    size = (tmp_path / "calls.sqlite").stat().st_size
+    assert 0 < (size - bare) / (40 * 50) <= 150

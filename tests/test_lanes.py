@@ -176,8 +176,12 @@ async def test_a_refused_key_gives_up_its_lane_and_the_last_one_ends_the_run() -
 
 
 async def test_a_lane_that_is_down_for_too_long_is_given_up() -> None:
-    one = lane(outage_s=0.05)
+    def down(request: Request) -> str:
+        raise DOWN
+
+    one = Lane("a", lambda: ScriptedBackend(down), outage_s=0.05)
     several = lanes(one)
+    several.question = QUESTION
     for _ in range(5):
         several.failed(one, DOWN)
     with pytest.raises(EndpointGone, match="502"):

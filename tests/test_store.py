@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from rlaif.errors import StoreError
 from rlaif.store import RunFolder, RunLock, encode, write_whole
@@ -34,12 +37,40 @@ def test_parts_come_back_as_they_were_written_in_order(folder: RunFolder) -> Non
     assert list(folder.records()) == records(3) + records(2)
 
 
-def test_a_damaged_part_is_named_with_the_way_out(folder: RunFolder) -> None:
+def torn(data: bytes) -> bytes:
+    return data[:-20]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:99] + bytes([data[99] ^ 8]) + data[100:]
+
+
+def emptied(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("fault", [torn, flipped, emptied])
+def test_a_damaged_part_counts_as_missing_and_is_named_with_the_way_out(
+    folder: RunFolder, fault: Callable[[bytes], bytes]
+) -> None:
     folder.write_part(0, [encode(record) for record in records(50)])
     path = folder.part_path(0)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=r"part-00000\.jsonl\.zst is damaged .*delete it and run again"):
-        folder.part_size(0)
+    path.write_bytes(fault(path.read_bytes()))
+    with pytest.raises(StoreError, match=r"part-00000\.jsonl\.zst is damaged \(.+\): run `generate` again"):
+        list(folder.records())
+    assert folder.part_size(0) == 0
+    [notice] = folder.notices
+    assert re.search(r"part-00000\.jsonl\.zst was damaged \(.+\) and is made anew from the journal", notice)
+
+
+def test_a_torn_last_line_is_one_record_less_and_a_part_of_an_earlier_version_is_read(folder: RunFolder) -> None:
+    lines = b"".join(encode(record) + b"\n" for record in records(3))
+    folder.part_path(0).write_bytes(zstandard.compress(lines[:-9]))  # an earlier version wrote no checksum
+    assert folder.part_size(0) == 2
+    with pytest.raises(StoreError, match="is damaged"):
+        folder.read_part(0)
+    folder.part_path(0).write_bytes(zstandard.compress(lines))
+    assert folder.read_part(0) == records(3)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlaif.prices import Price
 from rlaif.types import Completion, Request
 
 Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "scripted"]
 # These hold the weights in this machine's memory.
 ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers"})
-Transport = Literal["pyreqwest", "aiohttp"]
 FALLBACK = ".fallback"  # after a role: the role of its fallback
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -26,6 +26,7 @@ FORMS = (
 _READ_BY: dict[str, tuple[Provider, ...]] = {
     "base_url": ("openai", "anthropic"),
     "endpoints": ("openai", "anthropic"),
+    "batch": ("openai", "anthropic"),
     "requests_per_minute": ("openai", "anthropic"),
     "tokens_per_minute": ("openai", "anthropic"),
     "api_key_env": ("openai", "anthropic"),
@@ -67,13 +68,14 @@ class ModelSpec(BaseModel):
     identity: str | None = None  # what the answers belong to, if not base_url#model
     extra_body: dict[str, Any] = Field(default_factory=dict)  # Any: the provider's own JSON
     headers: dict[str, str] = Field(default_factory=dict)  # a value $NAME is read from the environment
+    batch: bool = False  # through the provider's batch API: half the price, an answer within a day
     concurrency: Annotated[int, Field(ge=1)] = 64  # calls in flight at most, at each address with each key
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # the provider's own limits, ditto
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    transport: Transport = "pyreqwest"
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     attempts: Annotated[int, Field(ge=1)] = 6  # of one call, the first included
     outage_s: Annotated[float, Field(gt=0)] = 600.0  # an address that only fails for so long is given up
+    price: Price | None = None  # USD per million tokens, before any list of prices
     fallback: ModelSpec | None = None  # asked where this one fails for good, or refuses to criticise or to judge
     # local and transformers
     context_tokens: Annotated[int, Field(ge=256)] = 4096  # per slot
@@ -107,6 +109,8 @@ class ModelSpec(BaseModel):
     def _addresses(self) -> ModelSpec:
         if any("@" in url.partition("://")[2].partition("/")[0] for url in (self.base_url or "", *self.endpoints)):
             raise ValueError("an address holds a password; name a variable with api_key_env instead")
+        if self.batch and len(self.lanes()) > 1:
+            raise ValueError("a batch goes to one address with one key: leave out the others, or `batch`")
         if self.endpoints and self.base_url:
             raise ValueError("give `base_url` for one address or `endpoints` for several, not both")
         if self.endpoints and not self.identity:
@@ -149,6 +153,10 @@ def short_form(text: str) -> dict[str, Any]:
 
 def open_backend(spec: ModelSpec, environment: dict[str, str], log_folder: Path) -> Backend:
     """The backend for `spec`; imports only that provider. Raises ConfigError."""
+    if spec.batch:
+        from rlaif.backends.batch import open_batches
+
+        return open_batches(spec, environment, log_folder.parent / "batches")
     match spec.provider:
         case "openai":
             from rlaif.backends.openai import OpenAIBackend

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rlaif.backends import ANTHROPIC_URL, ModelSpec, Transport
+from rlaif.backends import ANTHROPIC_URL, ModelSpec
 from rlaif.backends.http import Endpoint, address_and_key, resolved_headers
 from rlaif.backends.openai import split_reasoning
 from rlaif.errors import ProviderError
@@ -39,7 +39,6 @@ class AnthropicBackend:
         key_name: str = "api_key_env",
         headers: dict[str, str] | None = None,
         timeout_s: float = 600.0,
-        transport: Transport = "pyreqwest",
     ) -> None:
         host = base_url.rstrip("/").removesuffix("/v1")
         keys = {"x-api-key": api_key} if api_key else {}
@@ -53,7 +52,6 @@ class AnthropicBackend:
             keys=keys,
             key_name=key_name,
             timeout_s=timeout_s,
-            transport=transport,
             version={"anthropic-version": VERSION},
         )
 
@@ -68,7 +66,6 @@ class AnthropicBackend:
             key_name=key_name,
             headers=resolved_headers(spec.headers, environment),
             timeout_s=spec.timeout_s,
-            transport=spec.transport,
         )
 
     async def complete(self, request: Request) -> Completion:
@@ -77,7 +74,7 @@ class AnthropicBackend:
             completion = parse_message(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self.endpoint.unreadable(raw, error) from error
-        return _stopped(completion, [stop for stop in request.stop if stop and not stop.strip()])
+        return stopped(completion, [stop for stop in request.stop if stop and not stop.strip()])
 
     async def close(self) -> None:
         await self.endpoint.close()
@@ -93,7 +90,7 @@ class AnthropicBackend:
             body["temperature"] = request.temperature
         if request.top_p is not None:
             body["top_p"] = request.top_p
-        stops = [stop for stop in request.stop if stop.strip()]  # others are refused: see _stopped
+        stops = [stop for stop in request.stop if stop.strip()]  # others are refused: see `stopped`
         if stops:
             body["stop_sequences"] = stops
         if request.response_format is not None:
@@ -178,20 +175,21 @@ def parse_message(raw: bytes) -> Completion:
     # Redacted thoughts are encrypted: there is nothing in them to keep.
     thoughts = [block.thinking for block in reply.content if block.type == "thinking" and block.thinking]
     usage = reply.usage or _Usage()
-    cached = usage.cache_read_input_tokens or 0
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     return Completion(
         text=text,
         finish_reason=finish,
         reasoning="\n\n".join(thoughts) or thought,
         usage=Usage(
-            (usage.input_tokens or 0) + (usage.cache_creation_input_tokens or 0) + cached,
+            (usage.input_tokens or 0) + written + cached,
             usage.output_tokens or 0,
             cached,
+            written,
         ),
     )
 
 
-def _stopped(completion: Completion, stops: list[str]) -> Completion:
+def stopped(completion: Completion, stops: list[str]) -> Completion:
     """The answer up to the first of `stops`, which are white space and so were not sent."""
     ends = [end for stop in stops if (end := completion.text.find(stop)) >= 0]
     if not ends or completion.finish_reason == "refusal":

@@ -14,8 +14,7 @@ from urllib.parse import urljoin
 import msgspec
 
 from rlaif.backends import ModelSpec
-from rlaif.backends import Transport as TransportName
-from rlaif.backends.transport import Reply, Transport, open_transport
+from rlaif.backends.transport import Pyreqwest, Reply, Transport
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
 
 
@@ -36,7 +35,6 @@ class Endpoint:
         key_name: str,
         timeout_s: float,
         version: Mapping[str, str] = MappingProxyType({}),
-        transport: TransportName = "pyreqwest",
     ) -> None:
         self.url = url
         self._headers = {"Content-Type": "application/json", **version, **(headers or {}), **keys}
@@ -45,14 +43,13 @@ class Endpoint:
         self._secrets = [value for value in secrets if len(value) >= 8]
         self._key_name = key_name if keys else None
         self._timeout_s = timeout_s
-        self._transport_name: TransportName = transport
         self._transport: Transport | None = None
         self.on_rest: Callable[[float], None] | None = None  # told when a reply says that the rate is used up
 
     async def post(self, body: bytes) -> bytes:
         """The body of a reply with status 200. Raises ProviderError for everything else."""
         if self._transport is None:
-            self._transport = open_transport(self._transport_name, self._headers, self._timeout_s)
+            self._transport = Pyreqwest(self._headers, self._timeout_s)
         reply = await self._transport.post(self.url, body)
         if reply.status != 200:
             raise self._error(reply)
@@ -230,18 +227,25 @@ def retry_after_seconds(header: Header) -> float | None:
 
 
 def rest_seconds(header: Header) -> float | None:
-    """How long until a used up rate is there again, by OpenAI's or Anthropic's headers; None while some is left."""
-    waits = []
-    for remaining, reset in _RATE_HEADERS:
-        if header(remaining) == "0" and (said := header(reset)):
+    """How long until a used up number of requests has one again, by OpenAI's or Anthropic's headers; else None.
+
+    Their reset is when all of the limit is there again; one request is there after its share of that.
+    """
+    for remaining, limit, reset in _RATE_HEADERS:
+        if header(remaining) == "0" and (all_of_it := _number(header(limit))) and (said := header(reset)):
             wait = _duration(said)
-            waits.append(_until(said) if wait is None else wait)
-    return max((wait for wait in waits if wait is not None), default=None)
+            wait = _until(said) if wait is None else wait
+            return None if wait is None else wait / all_of_it
+    return None
 
 
-_RATE_HEADERS = [(f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")] + [
-    (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
-    for what in ("requests", "input-tokens", "output-tokens", "tokens")
+_RATE_HEADERS = [
+    ("x-ratelimit-remaining-requests", "x-ratelimit-limit-requests", "x-ratelimit-reset-requests"),
+    (
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-reset",
+    ),
 ]
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rlaif.backends import OPENAI_URL, ModelSpec, Transport
+from rlaif.backends import OPENAI_URL, ModelSpec
 from rlaif.backends.http import Endpoint, address_and_key, resolved_headers
 from rlaif.errors import ProviderError
 from rlaif.types import Completion, FinishReason, Request, TokenLogprob, Usage
@@ -28,7 +28,6 @@ class OpenAIBackend:
         key_name: str = "api_key_env",
         headers: dict[str, str] | None = None,
         timeout_s: float = 600.0,
-        transport: Transport = "pyreqwest",
         max_tokens_field: str = "max_tokens",
     ) -> None:
         self.model = model
@@ -39,7 +38,6 @@ class OpenAIBackend:
             keys={"Authorization": f"Bearer {api_key}"} if api_key else {},
             key_name=key_name,
             timeout_s=timeout_s,
-            transport=transport,
         )
 
     @classmethod
@@ -53,7 +51,6 @@ class OpenAIBackend:
             key_name=key_name,
             headers=resolved_headers(spec.headers, environment),
             timeout_s=spec.timeout_s,
-            transport=spec.transport,
             max_tokens_field="max_completion_tokens" if base_url == OPENAI_URL else "max_tokens",
         )
 
@@ -126,6 +123,7 @@ class _Choice(msgspec.Struct):
 
 class _PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -139,6 +137,7 @@ class _Reply(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_NO_DETAILS = _PromptDetails()
 _decode = msgspec.json.Decoder(_Reply).decode
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
 
@@ -153,6 +152,7 @@ def parse_completion(raw: bytes) -> Completion:
     if message.refusal and not text:
         text, finish = message.refusal, "refusal"
     usage = reply.usage or _Usage()
+    details = usage.prompt_tokens_details or _NO_DETAILS
     reasoning = message.reasoning_content or message.reasoning or thought
     return Completion(
         text=text,
@@ -161,7 +161,8 @@ def parse_completion(raw: bytes) -> Completion:
         usage=Usage(
             usage.prompt_tokens or 0,
             usage.completion_tokens or 0,
-            (usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens) or 0,
+            details.cached_tokens or 0,
+            details.cache_write_tokens or 0,
         ),
         logprobs=logprobs_of_answer(_logprobs(choice.logprobs), text, reasoning),
     )

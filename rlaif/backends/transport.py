@@ -1,7 +1,7 @@
-"""Bytes posted, bytes back: the HTTP client under every endpoint, one of two.
+"""Bytes posted, bytes back: the HTTP client under every endpoint, in one place and easily replaced.
 
-pyreqwest (Rust) takes a quarter of the CPU of aiohttp for a call, which makes it the default; aiohttp is there
-for whoever does not trust it with their network. `benchmarks/` measures both.
+pyreqwest (Rust) takes a quarter of the CPU that aiohttp does for a call, never gives a late reply to the next
+question, and can be told to stop reading. `benchmarks/README.md` has the figures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rlaif.backends import Transport as Name
 from rlaif.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -39,12 +38,9 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-def open_transport(name: Name, headers: Mapping[str, str], timeout_s: float) -> Transport:
-    """Called in the event loop that will use it. Imports the one library that is needed."""
-    return (Pyreqwest if name == "pyreqwest" else Aiohttp)(headers, timeout_s)
-
-
 class Pyreqwest:
+    """Made in the event loop that will use it; only then is the library imported."""
+
     def __init__(self, headers: Mapping[str, str], timeout_s: float) -> None:
         from pyreqwest.client import ClientBuilder
         from pyreqwest.exceptions import PyreqwestError
@@ -63,8 +59,11 @@ class Pyreqwest:
     async def post(self, url: str, body: bytes) -> Reply:
         try:
             async with self._client.post(url).body_bytes(body).build_streamed() as reply:
-                length = reply.get_header("content-length")
-                if length is not None and length.isdigit() and int(length) <= LARGEST_REPLY:
+                length = (
+                    reply.get_header("content-length") or ""
+                )  # packed, if the reply is packed: then it has none here
+                if length.isdigit():
+                    _check_size(int(length), url)
                     raw = bytes(await reply.bytes())
                 else:
                     chunks, size = [], 0
@@ -95,54 +94,6 @@ class Pyreqwest:
         await self._client.close()
 
 
-class Aiohttp:
-    def __init__(self, headers: Mapping[str, str], timeout_s: float) -> None:
-        import aiohttp
-
-        self._timeout_s = timeout_s
-        self._http = aiohttp
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the lanes bound what is in flight
-            headers=headers,
-            trust_env=True,  # HTTPS_PROXY and friends
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S),
-        )
-
-    async def post(self, url: str, body: bytes) -> Reply:
-        http = self._http
-        try:
-            async with self._session.post(url, data=body, allow_redirects=False) as reply:
-                if (reply.content_length or LARGEST_REPLY) < LARGEST_REPLY:
-                    raw = await reply.read()
-                else:
-                    chunks, size = [], 0
-                    async for chunk in reply.content.iter_any():
-                        chunks.append(chunk)
-                        size += len(chunk)
-                        _check_size(size, url)
-                    raw = b"".join(chunks)
-                return Reply(reply.status, reply.headers.get, raw)
-        except (http.ClientConnectorError, http.ConnectionTimeoutError, http.InvalidURL) as error:
-            raise ProviderError("connection", f"{url} cannot be reached: {_reason(error)}") from error
-        except TimeoutError as error:
-            raise ProviderError("timeout", f"{url}: no answer within {self._timeout_s:g} s") from error
-        except (http.ClientError, OSError) as error:
-            raise ProviderError("server", f"{url}: the connection was cut ({_reason(error)})") from error
-
-    async def close(self) -> None:
-        await self._session.close()
-
-
 def _check_size(size: int, url: str) -> None:
     if size > LARGEST_REPLY:
         raise ProviderError("server", f"{url}: the reply is longer than {LARGEST_REPLY >> 20} MiB, and was not read")
-
-
-def _reason(error: BaseException) -> str:
-    """What the system says of a failed connection, without aiohttp's details."""
-    import os
-
-    system = getattr(error, "os_error", error)
-    if isinstance(system, ConnectionRefusedError) and system.errno:
-        return os.strerror(system.errno)  # asyncio's own text repeats the address
-    return (system.strerror if isinstance(system, OSError) else None) or str(error)

@@ -48,7 +48,7 @@ app.add_typer(files.journal, name="journal")
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 some records failed or the run stopped, 2 bad usage or settings, 130 interrupted."""
+    """Exit codes: 0 done, 1 some records failed or an error, 2 bad usage or settings, 3 a limit, 130 interrupted."""
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

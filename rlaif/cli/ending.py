@@ -11,8 +11,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rlaif.cli.estimate import show_estimate
 from rlaif.cli.text import said
 from rlaif.job import Result
+from rlaif.prices import dollars
 
 if TYPE_CHECKING:
     from rlaif.export import Example
@@ -36,16 +38,33 @@ def show_ending(result: Result, *, asked: bool = True) -> None:
             f"calls: {calls['sent']:,} sent, {calls['from_journal']:,} from the journal, {calls['failed']:,} failed; "
             f"{result.summary['wall_s']:.1f} s"
         )
+        if cost := _cost(result.summary):
+            console.print(cost)
     if result.summary["dataset"] is not None:
         _print_whole(console, f"dataset: {result.dataset}")
         if first := next(iter(result.summary["dataset"]["rows"]), None):
             _print_whole(console, f'load it: datasets.load_dataset("{result.dataset}", "{first}")')
+    _show_what_next(console, result)
+
+
+def _show_what_next(console: Console, result: Result) -> None:
     runs_dir = result.folder.parent
     run = result.run if runs_dir == Path("runs") else f"{result.run} --runs-dir {runs_dir}"
     if result.summary["records"]:
         _print_whole(console, f"look at records: rlaif show {run}")
+    if result.estimate is not None:
+        if result.estimate.records:
+            console.print(f"by these, what {result.estimate.records:,} other records will take, and 95% ranges:")
+            show_estimate(console, result.estimate)
+        console.print("to go on: the same command without --estimate; what ran is kept")
     if result.status == "interrupted":
         _print_whole(console, "interrupted: what was answered is kept; run the same command again to go on", "yellow")
+    if result.status == "stopped":
+        why = result.summary["stopped_by"]
+        higher = "" if why.startswith("--max-time") else " with a higher limit"
+        sent = result.summary["ledger"]["sent"]
+        _print_whole(console, f"stopped: {why} ({sent:,} calls sent in this run so far)", "yellow")
+        _print_whole(console, f"what was answered is kept: the same command{higher} goes on", "yellow")
     if result.failed:
         records = "1 record" if result.failed == 1 else f"{result.failed:,} records"
         _print_whole(console, f"{records} failed; ask again for what is missing: rlaif retry {run}", "red")
@@ -57,13 +76,24 @@ def _print_whole(console: Console, text: str, style: str = "") -> None:
 
 
 def _show_dry_run(console: Console, result: Result) -> None:
-    unsent = sum(stage["unsent"] for stage in result.summary["stages"])
-    known = result.summary["calls"]["from_journal"]
-    if not unsent:
+    known, estimate = result.summary["calls"]["from_journal"], result.estimate
+    if estimate is None or not estimate.calls:
         console.print(f"dry run: nothing was sent. All {known:,} calls are in the journal.")
         return
-    console.print(f"dry run: nothing was sent. {known:,} calls are in the journal; {unsent:,} would be sent next,")
-    console.print("and more after them: what a stage asks depends on the answers before it.")
+    console.print("dry run: nothing was sent. Still to be asked, at most:")
+    show_estimate(console, estimate)
+    console.print("Guessed from the lengths of prompts and limits; --estimate 20 measures it.")
+
+
+def _cost(summary: dict[str, Any]) -> str | None:
+    """None for models that cost nothing; what is not known is said."""
+    now, run = summary["cost_usd"], summary["ledger"]["cost_usd"]
+    if now == run == 0:
+        return None
+    said_now, said_run = ("unknown" if usd is None else f"{dollars(usd)} USD" for usd in (now, run))
+    unknown = sorted({line["model"] for line in summary["ledger"]["lines"] if line["cost_usd"] is None})
+    of = f" (no price for {', '.join(unknown)})" if unknown else ""
+    return f"cost: {said_now}" + ("" if now == run else f"; of the whole run {said_run}") + of
 
 
 def _show_funnel(console: Console, summary: dict[str, Any]) -> None:

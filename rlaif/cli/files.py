@@ -114,6 +114,18 @@ def size(runs_dir: RunsDir = Path("runs")) -> None:
         typer.echo(f"  {identity}: {calls:,} calls, {failed:,} failed, {size_bytes / 1e6:.1f} MB of answers")
 
 
+@journal.command("repair")
+def repair(runs_dir: RunsDir = Path("runs")) -> None:
+    """Make a damaged journal anew from all that can be read; the damaged file stays beside it."""
+    from rlaif.repair import repair
+
+    done = repair(runs_dir / "calls.sqlite")
+    typer.echo(
+        f"{done.kept:,} answers saved, at least {done.lost:,} lost: they are asked again; "
+        f"the damaged file is {done.damaged}"
+    )
+
+
 @journal.command("prune")
 def prune(
     runs_dir: RunsDir = Path("runs"),

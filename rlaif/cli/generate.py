@@ -31,7 +31,22 @@ def generate(
     runs_dir: RunsDir = Path("runs"),
     seed: Annotated[int | None, typer.Option(help="Two seeds give two different sets of samples. [0]")] = None,
     assignments: Assignments = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count the calls, send none.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, foresee calls, tokens and cost; send nothing.")
+    ] = False,
+    estimate: Annotated[
+        int | None, typer.Option(metavar="N", help="Go through N records only, then say what the others will take.")
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Stop before the run has cost more, all its invocations counted."),
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop before the run has sent more, all its invocations counted.")
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop sending after so long, like 2h, 90m or 600s.")
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
@@ -41,6 +56,8 @@ def generate(
     Models: local, local/FILE.gguf, openai/MODEL, anthropic/MODEL, http://HOST:PORT/v1#MODEL, vllm/MODEL,
     transformers/MODEL, scripted.
     Run the same command again after any interruption: nothing that was answered is asked twice.
+    Exit codes: 0 done, 1 some records failed or an error, 2 bad usage or settings, 3 stopped by a limit
+    (--max-cost, --max-calls, --max-time), 130 interrupted.
     """
     from rlaif import api
 
@@ -56,6 +73,10 @@ def generate(
         seed=seed,
         set=assignments or (),
         dry_run=dry_run,
+        estimate=estimate,
+        max_cost=max_cost,
+        max_calls=max_calls,
+        max_time=max_time,
         rebuild=rebuild,
         allow_code=allow_code,
         observer=_observer(as_json),
@@ -109,5 +130,7 @@ def _end(result: Result, as_json: bool, *, asked: bool = True) -> None:
         show_ending(result, asked=asked)
     if result.status == "interrupted":
         raise typer.Exit(130)
+    if result.status == "stopped":
+        raise typer.Exit(3)
     if result.failed:
         raise typer.Exit(1)

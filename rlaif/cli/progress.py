@@ -18,6 +18,7 @@ from rich.text import Text
 from rlaif.cli.text import harmless, said
 from rlaif.job import Job
 from rlaif.llm import Tally
+from rlaif.prices import dollars
 
 PLAIN_EVERY_S = 15.0
 
@@ -72,7 +73,7 @@ def line(job: Job) -> str:
     failed = f", {total.failed} calls failed" if total.failed else ""
     return (
         f"{done:,}{of} records, {total.sent:,} calls sent, {total.from_journal:,} from the journal{failed}, "
-        f"{_rate(job, total)}, {_eta(job, total)}"
+        f"{_rate(job, total)}, {_eta(job, total)}{_cost(job)}"
     )
 
 
@@ -103,7 +104,7 @@ def table(job: Job) -> RenderableType:
         ProgressBar(total=1.0, completed=1.0 if done == job.total else share, width=30),
         f"{done:,}/{job.total:,} records" if job.total is not None else f"{done:,} records",
     )
-    return Group(rows, bar, Text(f"{_rate(job, total)}, {_eta(job, total)}"))
+    return Group(rows, bar, Text(f"{_rate(job, total)}, {_eta(job, total)}{_cost(job)}"))
 
 
 def _sum(job: Job) -> Tally:
@@ -128,6 +129,22 @@ def _answered(total: Tally) -> int:
 def _rate(job: Job, total: Tally) -> str:
     elapsed = max(1e-3, time.monotonic() - job.started)
     return f"{total.completion_tokens / elapsed:,.0f} tokens/s"
+
+
+def _cost(job: Job) -> str:
+    """Of this invocation, or of the limit's share that is used up; nothing for models that cost nothing."""
+    if job.budget is not None and job.budget.max_cost_usd is not None:
+        return f", {dollars(job.budget.spent_usd)} of {dollars(job.budget.max_cost_usd)} USD spent"
+    if all(price is not None and price.free for price in job.prices.values()):
+        return ""
+    costs = [job.cost_usd(model, tally) for (_, model), tally in list(job.tallies.items())]
+    known = sum(usd for usd in costs if usd is not None)
+    unknown = any(price is None for price in job.prices.values())
+    return (
+        f", {dollars(known)} USD{' and what has no known price' if unknown else ''}"
+        if known
+        else (", cost unknown" if unknown else "")
+    )
 
 
 def _eta(job: Job, total: Tally) -> str:

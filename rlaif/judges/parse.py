@@ -57,7 +57,7 @@ def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]
     True
     """
     mass = dict.fromkeys(options, 0.0)
-    for text, logprob in token.top or ((token.token, token.logprob),):
+    for text, logprob in token.top:  # none: nothing is known of the rivals
         option = _bare(text)
         if option in mass:
             mass[option] += math.exp(logprob)

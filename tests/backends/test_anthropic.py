@@ -376,7 +376,7 @@ async def test_a_stop_of_white_space_is_applied_to_the_answer(
         ({"input_tokens": 4, "output_tokens": 1, "cache_read_input_tokens": None}, Usage(4, 1)),
         (
             {"input_tokens": 4, "output_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 300},
-            Usage(324, 1, 300),
+            Usage(324, 1, 300, 20),
         ),
     ],
 )

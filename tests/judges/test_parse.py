@@ -95,8 +95,8 @@ def test_nothing_to_read_is_no_vote(logprobs: list[TokenLogprob]) -> None:
     assert probability_of_a(logprobs, 0.2) is None
 
 
-def test_a_token_without_alternatives_is_read_itself() -> None:
-    assert probability_of_a([TokenLogprob("A", math.log(0.7))], 0.2) == 1.0
+def test_a_token_without_alternatives_says_nothing_of_its_rival() -> None:
+    assert probability_of_a([TokenLogprob("A", math.log(0.7))], 0.2) is None
 
 
 words = st.sampled_from(["A", "B", " A", " B", "(A", "B.", "a", "I", "The", "\n", "Answer", ":", "Both", " good"])

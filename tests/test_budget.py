@@ -1,0 +1,260 @@
+"""A limit is a limit: what is spent and reserved stays within it, whatever comes back in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from rlaif.backends.scripted import ScriptedBackend
+from rlaif.budget import Budget, Reservation, tokens_at_most
+from rlaif.errors import ConfigError
+from rlaif.prices import FREE, Price, cost_usd
+from rlaif.types import Message, Request, Usage
+
+PRICE = Price(input=4, cached=0.2, written=5, output=20, batch=0.5)
+CHEAP = Price(input=0.05, output=0.4)
+TOKENS = st.integers(0, 5000)
+
+
+def usage_within(prompt: int, completion: int) -> st.SearchStrategy[Usage]:
+    """What a provider may count for it."""
+    share = st.floats(0, 1)
+    return st.builds(
+        lambda a, b, c, d: Usage(
+            int(prompt * a), int(completion * b), int(prompt * a * c), int(prompt * a * (1 - c) * d)
+        ),
+        share,
+        share,
+        share,
+        share,
+    )
+
+
+class Spending(RuleBasedStateMachine):
+    """Requests of all sizes, granted, answered, refused and lost in any order."""
+
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budget = Budget(max_cost_usd=0.5, max_calls=40)
+        self.open: list[Reservation] = []
+        self.calls = 0
+
+    @rule(
+        target=held, prompt=TOKENS, completion=TOKENS, price=st.sampled_from([PRICE, CHEAP, FREE]), batch=st.booleans()
+    )
+    def reserve(self, prompt: int, completion: int, price: Price, batch: bool) -> tuple[Reservation | None, int, int]:
+        reservation = self.budget.reserve_now(prompt, completion, price, batch=batch)
+        if reservation is not None:
+            assert self.budget.exhausted is None
+            self.open.append(reservation)
+        return reservation, prompt, completion
+
+    @rule(held=consumes(held), data=st.data())
+    def settle(self, held: tuple[Reservation | None, int, int], data: st.DataObject) -> None:
+        reservation, prompt, completion = held
+        if reservation is None:
+            return
+        self.budget.settle(reservation, data.draw(usage_within(prompt, completion) | st.none()))
+        self.open.remove(reservation)
+        self.calls += 1
+
+    @rule(held=consumes(held), sent=st.booleans())
+    def release(self, held: tuple[Reservation | None, int, int], sent: bool) -> None:
+        if held[0] is not None:
+            self.budget.release(held[0], sent=sent)
+            self.open.remove(held[0])
+            self.calls += sent
+
+    @invariant()
+    def within_the_limits(self) -> None:
+        assert self.budget.spent_usd + self.budget.reserved_usd <= 0.5 * (1 + 1e-12)
+        assert self.budget.calls == self.calls
+        assert self.calls + len(self.open) <= 40
+        assert self.budget.reserved_usd == pytest.approx(sum(one.amount for one in self.open) / 1e12)
+
+
+TestSpending = Spending.TestCase
+
+
+async def call(budget: Budget, usage: Usage, prompt: int = 1000, completion: int = 100) -> bool:
+    reservation = await budget.reserve(prompt, completion, PRICE)
+    if reservation is None:
+        return False
+    await asyncio.sleep(0)
+    budget.settle(reservation, usage)
+    return True
+
+
+async def test_a_call_that_does_not_fit_beside_those_in_flight_waits_until_they_come_to_less() -> None:
+    # At most 0.007 USD each, so one at a time; really 0.0006, so 22 of them before the next might be too much.
+    budget = Budget(max_cost_usd=0.02)
+    usage = Usage(100, 10)
+    sent = await asyncio.gather(*(call(budget, usage) for _ in range(60)))
+    assert sent == [True] * 22 + [False] * 38
+    assert budget.spent_usd == pytest.approx(22 * cost_usd(PRICE, 100, 0, 10))
+    assert budget.exhausted == "--max-cost 0.02 reached: 0.013 USD spent, and the next call may cost 0.007"
+    assert budget.reserved_usd == 0
+
+
+async def test_a_dear_request_is_not_overtaken_for_ever_by_cheap_ones() -> None:
+    budget = Budget(max_cost_usd=0.01)
+    first = await budget.reserve(1000, 100, PRICE)
+    dear = asyncio.create_task(budget.reserve(1000, 200, PRICE))
+    await asyncio.sleep(0)
+    cheap = asyncio.create_task(budget.reserve(10, 1, CHEAP))
+    await asyncio.sleep(0)
+    assert budget.reserve_now(10, 1, CHEAP) is None
+    assert not dear.done()
+    assert not cheap.done()
+    assert first is not None
+    budget.release(first, sent=True)
+    assert await dear is not None
+    assert await cheap is not None
+
+
+async def test_a_cancelled_caller_leaves_nothing_reserved() -> None:
+    budget = Budget(max_cost_usd=0.01)
+    first = await budget.reserve(1000, 100, PRICE)
+    assert first is not None
+    waiting = asyncio.create_task(budget.reserve(1000, 100, PRICE))
+    await asyncio.sleep(0)
+    budget.release(first, sent=True)  # grants it,
+    waiting.cancel()  # before the task has seen it
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert budget.reserved_usd == 0
+    assert budget.calls == 1
+    assert await budget.reserve(1000, 100, PRICE) is not None
+
+
+async def test_the_end_is_announced_once_and_nothing_is_granted_after_it() -> None:
+    ends: list[str | None] = []
+    budget = Budget(max_calls=3, calls=1, when_exhausted=lambda: ends.append(budget.exhausted))
+    assert await asyncio.gather(*(call(budget, Usage(1, 1)) for _ in range(5))) == [True, True, False, False, False]
+    assert ends == ["--max-calls 3 reached"]
+    assert budget.reserve_now(1, 1, None) is None
+    assert ends == ["--max-calls 3 reached"]
+
+
+async def test_a_call_that_was_not_sent_leaves_its_place_to_another() -> None:
+    budget = Budget(max_calls=1)
+    first = await budget.reserve(1, 1, None)
+    waiting = asyncio.create_task(budget.reserve(1, 1, None))
+    await asyncio.sleep(0)
+    assert first is not None
+    budget.release(first, sent=False)
+    assert await waiting is not None
+    assert budget.exhausted is None
+
+
+async def test_what_earlier_invocations_spent_counts() -> None:
+    budget = Budget(max_cost_usd=5, spent_usd=4.999)
+    assert await budget.reserve(1000, 100, PRICE) is None
+    assert budget.exhausted == "--max-cost 5.00 reached: 5.00 USD spent, and the next call may cost 0.007"
+
+
+async def test_time_is_up_for_those_who_wait_too() -> None:
+    budget = Budget(max_cost_usd=0.01, max_time_s=0.05)
+    watch = asyncio.create_task(budget.watch())
+    first = await budget.reserve(1000, 100, PRICE)
+    assert first is not None
+    assert await budget.reserve(1000, 100, PRICE) is None
+    assert budget.exhausted == "--max-time reached: 0.05 s"
+    await watch
+    budget.settle(first, Usage(1000, 100))
+    assert budget.spent_usd == pytest.approx(0.006)
+
+
+def test_time_is_measured_from_the_start_of_this_invocation() -> None:
+    now = 100.0
+    budget = Budget(max_time_s=10, clock=lambda: now)
+    assert budget.reserve_now(1, 1, None) is not None
+    now = 110.0
+    assert budget.reserve_now(1, 1, None) is None
+    assert budget.exhausted == "--max-time reached: 10 s"
+
+
+def test_without_limits_everything_passes_and_known_costs_are_counted() -> None:
+    budget = Budget()
+    reservations = [budget.reserve_now(10**6, 10**6, price) for price in (PRICE, None, FREE)]
+    for reservation in reservations:
+        assert reservation is not None
+        budget.settle(reservation, Usage(1000, 100))
+    assert budget.spent_usd == pytest.approx(0.006)
+    assert budget.exhausted is None
+
+
+@pytest.mark.parametrize("usage", [None, Usage()])
+def test_an_answer_that_was_lost_or_not_counted_costs_all_that_was_reserved(usage: Usage | None) -> None:
+    budget = Budget(max_cost_usd=1)
+    reservation = budget.reserve_now(1000, 100, PRICE)
+    assert reservation is not None
+    budget.settle(reservation, usage)
+    assert budget.spent_usd == pytest.approx(1000 * 5e-6 + 100 * 20e-6)
+
+
+def test_more_tokens_than_were_reserved_are_counted_and_end_the_run() -> None:
+    budget = Budget(max_cost_usd=0.01)
+    reservation = budget.reserve_now(1000, 100, PRICE)
+    assert reservation is not None
+    budget.settle(reservation, Usage(10_000, 100))
+    assert budget.spent_usd == pytest.approx(0.042)
+    assert budget.reserve_now(1, 1, CHEAP) is None
+    assert budget.exhausted is not None
+
+
+def test_a_cost_limit_with_an_unknown_price_is_refused_by_name() -> None:
+    prices = {"gpt-4o": PRICE, "my-model": None, "local": FREE}
+    with pytest.raises(ConfigError, match=r"price of my-model is not known.*price: \{input: .*prices=FILE"):
+        Budget(max_cost_usd=5).check_prices(prices)
+    Budget(max_calls=5).check_prices(prices)
+    Budget(max_cost_usd=5).check_prices({"gpt-4o": PRICE, "local": FREE})
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=4))
+def test_a_prompts_bound_has_room_for_a_token_a_byte_and_for_what_stands_around(texts: list[str]) -> None:
+    request = Request("m", tuple(Message("user", text) for text in texts), max_tokens=7)
+    prompt, completion = tokens_at_most(request)
+    assert prompt >= len("".join(texts).encode()) + 10 * len(texts)
+    assert completion == 7
+
+
+def test_a_schema_and_body_fields_of_the_users_own_count_too() -> None:
+    messages = (Message("user", "hi"),)
+    plain, _ = tokens_at_most(Request("m", messages, max_tokens=7))
+    schema = {"type": "json_schema", "json_schema": {"schema": {"description": "x" * 1000}}}
+    assert tokens_at_most(Request("m", messages, max_tokens=7, response_format=schema))[0] >= plain + 1000
+    extra = {"body": {"max_completion_tokens": 900}, "headers": {}}
+    assert tokens_at_most(Request("m", messages, max_tokens=7, extra=extra))[1] == 900
+
+
+def test_an_answer_of_any_length_has_no_bound() -> None:
+    with pytest.raises(ConfigError, match="max_tokens"):
+        tokens_at_most(Request("m", (Message("user", "hi"),)))
+
+
+@pytest.mark.parametrize("limit_usd", [0.001, 0.01, 0.1])
+async def test_a_hundred_calls_at_once_against_a_backend_that_counts_stay_within_the_limit(limit_usd: float) -> None:
+    backend = ScriptedBackend(lambda request: "word " * int(request.messages[0].content))
+    budget = Budget(max_cost_usd=limit_usd)
+    bill = 0.0
+
+    async def one(number: int) -> None:
+        nonlocal bill
+        request = Request("m", (Message("user", str(number % 7)),), max_tokens=20)
+        reservation = await budget.reserve(*tokens_at_most(request), PRICE)
+        if reservation is None:
+            return
+        usage = (await backend.complete(request)).usage
+        bill += cost_usd(PRICE, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+        budget.settle(reservation, usage)
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert bill <= limit_usd
+    assert (budget.calls < 100) == (budget.exhausted is not None)
