@@ -127,7 +127,8 @@ class Bench:
         if not contestant.command or contestant.name == RAW or _hung_before(contestant.asked_again):
             return
         wanted = KILL_AT[number] * SMALL_ROWS
-        with mock(latency_ms=LATENCY_MS) as server, tempfile.TemporaryDirectory() as folder:
+        # Spread: equal latencies would answer all in flight at one moment, and the kill would always find it.
+        with mock(median_ms=LATENCY_MS, sigma=0.5) as server, tempfile.TemporaryDirectory() as folder:
             self._run(
                 contestant, server, SMALL_ROWS, SMALL_IN_FLIGHT, folder, lambda: server.stats()["good_rows"] >= wanted
             )

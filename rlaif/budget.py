@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -51,6 +52,8 @@ def seconds(text: str) -> float:
 
 # The stage under which the ledger keeps what was reserved for answers that were lost on the way.
 LOST = "lost"
+# After a model's name in the ledger, for what was sent at the price of its batch API.
+BATCH = " (batch)"
 _LARGEST_USD = 1e9
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -90,6 +93,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.calls = calls
+        self.queued = 0  # in batches, of those in flight
         self.exhausted: str | None = None
         self.when_exhausted = when_exhausted
         self._most = None if max_cost_usd is None else round(max_cost_usd * PICO)
@@ -106,6 +110,11 @@ class Budget:
     def spent_usd(self) -> float:
         """As far as prices are known."""
         return self._spent / PICO
+
+    @property
+    def under_way(self) -> int:
+        """Requests that come back before the pass is over."""
+        return self._in_flight - self.queued
 
     @property
     def reserved_usd(self) -> float:
@@ -245,8 +254,7 @@ class Limited:
     Args:
         price: of the model's tokens.
         lost: told the (prompt, completion) tokens at most of a request whose answer was lost on the way.
-        queues: a batch API: what is Pending was handed in all the same, and keeps its place.
-        waits: for room beside what is in flight. Not where a queue holds places that are free only after the pass.
+        waits: for room beside what is in flight. Not where batches hold places: they are free only after the pass.
     """
 
     def __init__(
@@ -256,7 +264,6 @@ class Limited:
         price: Price | None,
         lost: Callable[[int, int], None] = lambda *_: None,
         *,
-        queues: bool = False,
         waits: bool = True,
     ) -> None:
         self.endpoint = getattr(backend, "endpoint", None)  # optional part of the Backend protocol
@@ -264,27 +271,16 @@ class Limited:
         self._budget = budget
         self._price = price
         self._lost = lost
-        self._queues = queues
         self._waits = waits
-        self._queued: dict[bytes, Reservation] = {}
         self._put_off = False
 
     async def complete(self, request: Request) -> Completion:
-        tokens = (0, 0) if self._budget.max_cost_usd is None else tokens_at_most(request)
-        held = self._queued.pop(request.key(), None) if self._queues else None
-        if held is None:
-            reserve = self._budget.reserve if self._waits else self._reserve_now
-            held = await reserve(*tokens, self._price)
-        if held is None:
-            self._put_off = True
-            raise Pending
+        tokens = self._tokens(request)
+        held = await self._place(tokens)
         try:
             completion = await self._backend.complete(request)
-        except Pending:
-            if self._queues:
-                self._queued[request.key()] = held
-            else:
-                self._budget.release(held, sent=False)
+        except Pending:  # it has no turn
+            self._budget.release(held, sent=False)
             raise
         except ProviderError as error:
             if _may_be_billed(error):
@@ -302,16 +298,74 @@ class Limited:
         return completion
 
     async def settle(self) -> bool:
-        settle = getattr(self._backend, "settle", None)  # optional part of the Backend protocol
-        further = settle is not None and await settle()
         again, self._put_off = self._put_off and self._budget.exhausted is None, False
-        return further or again
+        if again:
+            return True
+        settle = getattr(self._backend, "settle", None)  # optional part of the Backend protocol
+        return settle is not None and await settle()
 
     async def close(self) -> None:
         await self._backend.close()
 
-    async def _reserve_now(self, prompt_tokens: int, completion_tokens: int, price: Price | None) -> Reservation | None:
-        return self._budget.reserve_now(prompt_tokens, completion_tokens, price)
+    def _tokens(self, request: Request) -> tuple[int, int]:
+        return (0, 0) if self._budget.max_cost_usd is None else tokens_at_most(request)
+
+    async def _place(self, tokens: tuple[int, int]) -> Reservation:
+        if self._waits:
+            held = await self._budget.reserve(*tokens, self._price)
+        else:
+            held = self._budget.reserve_now(*tokens, self._price)
+        if held is None:
+            self._put_off = self._put_off or self._budget.under_way > 0  # there is room when they are back
+            raise Pending
+        return held
+
+
+class LimitedBatches(Limited):
+    """The same for a batch API: what is Pending was handed in all the same, and keeps its place until it is answered.
+
+    Args:
+        batches: with `live` for the calls that are not queued, and `stop`.
+        live_price: of those.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        budget: Budget,
+        price: Price | None,
+        live_price: Price | None,
+        lost: Callable[[int, int], None] = lambda *_: None,
+    ) -> None:
+        super().__init__(batches, budget, price, lost, waits=False)
+        self.live = Limited(batches.live, budget, live_price, lost, waits=False)
+        self.stop = batches.stop
+        self._queued: dict[bytes, Reservation] = {}
+
+    async def complete(self, request: Request) -> Completion:
+        key = request.key()
+        held = self._queued.pop(key, None)
+        if held is None:
+            held = await self._place(self._tokens(request))
+        else:
+            self._budget.queued -= 1
+        try:
+            completion = await self._backend.complete(request)
+        except Pending:
+            self._queued[key] = held
+            self._budget.queued += 1
+            raise
+        except ProviderError:  # a line without an answer is not on the bill
+            self._budget.release(held, sent=True)
+            raise
+        self._budget.settle(held, completion.usage)
+        return completion
+
+
+class Batches(Backend, Protocol):
+    live: Backend
+
+    def stop(self) -> None: ...
 
 
 def _may_be_billed(error: ProviderError) -> bool:

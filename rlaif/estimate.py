@@ -145,7 +145,7 @@ def foreseen(
     models = {}
     for role, llm in context.models.items():
         known = llm.known_traits()
-        models[role] = Asked(llm.name, llm.price, role in voters, known is not None and known.thinks)
+        models[role] = Asked(llm.name, llm.price, role in voters, known is not None and known.thinks, llm.batch)
     return before(stages, models, sets, context.templates, context.constitution, context.tallies, pending)
 
 

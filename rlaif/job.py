@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlaif.budget import Budget, Limits
+from rlaif.budget import BATCH, Budget, Limits
 from rlaif.config import Settings, asked_roles, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
@@ -57,9 +57,11 @@ class Job:
     limited_for_local: bool = False
     progress: Progress = field(default_factory=Progress)
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+    asked: Sequence[LLM] = ()
     notices: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     prices: Mapping[str, Price | None] = field(default_factory=dict)  # by the models' names
+    bills: Mapping[str, Price | None] = field(default_factory=dict)  # by their names in the ledger
     budget: Budget | None = None
     ledger: Sequence[Charge] = ()  # of all invocations; when this one has ended
     took_s: float = 0.0  # without the models' start
@@ -68,7 +70,7 @@ class Job:
 
     def cost_usd(self, model: str, counts: Tally | Charge) -> float | None:
         """None where the price is not known, or the tokens are not counted."""
-        price = self.prices.get(model)
+        price = (self.prices if isinstance(counts, Tally) else self.bills).get(model)
         if not counts.prompt_tokens + counts.completion_tokens:
             return 0.0 if counts.sent == counts.failed or (price is not None and price.free) else None
         written = counts.written_tokens if isinstance(counts, Tally) else 0
@@ -199,10 +201,13 @@ async def _records(
             prices=prices,
             budget=budget,
         )
-        job.prices = {llm.name: llm.price for llm in models.values()}
+        of_batches = {llm.name: llm.price and llm.price.in_batch for llm in models.values()}
+        job.bills = {llm.name: llm.price for llm in models.values()}
+        job.prices = {llm.name: of_batches[llm.name] if llm.batch else llm.price for llm in models.values()}
+        job.bills |= {name + BATCH: price for name, price in of_batches.items()}
         if budget is not None:
-            spent = {charge: job.prices.get(charge.model) for charge in journal.ledger(job.folder.name)}
-            budget.check_prices(job.prices | {charge.model: price for charge, price in spent.items()})
+            spent = {charge: job.bills.get(charge.model) for charge in journal.ledger(job.folder.name)}
+            budget.check_prices({**job.prices, **{charge.model: price for charge, price in spent.items()}})
             budget.carry(
                 sum(_at_most(charge, price) for charge, price in spent.items() if price is not None),
                 sum(charge.sent for charge in spent),
@@ -211,7 +216,8 @@ async def _records(
             await _check_models(models.values())
         context = replace(context, models=models)
         job.calls_per_record = _planned(context, stages, settings)
-        job.models = len({id(llm) for llm in models.values()})
+        job.asked = list({id(llm): llm for llm in models.values()}.values())
+        job.models = len(job.asked)
         window = _window(settings, models.values())
         runner = Runner(job.folder, stages, context, window=window, rebuild=rebuild, writing=sending)
         job.at_once = min(window, sum(lane.most for llm in models.values() for lane in llm.lanes.all))
@@ -221,7 +227,7 @@ async def _records(
             with stopped_by_signals(runner.stop), rare_garbage_collection(), _kept(budget, runner.stop), observer(job):
                 try:
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
-                    for llm in reversed({id(llm): llm for llm in models.values()}.values()):
+                    for llm in reversed(job.asked):
                         llm.traits = await _met(llm, context.at("preflight").tally(llm))
                         llm.lanes.question = question(llm, llm.traits)
                 except Pending:  # Ctrl-C before the run began: its name is still free
@@ -277,7 +283,8 @@ def _from_sample(job: Job, stages: Sequence[str], everything: int) -> Estimate:
     for charge in job.ledger:
         counts = Tally(charge.sent, 0, charge.failed, prompt_tokens=charge.prompt_tokens)
         counts.cached_tokens, counts.completion_tokens = charge.cached_tokens, charge.completion_tokens
-        tallies[charge.stage, charge.model] = tallies.get((charge.stage, charge.model), Tally()) + counts
+        key = charge.stage, charge.model.removesuffix(BATCH)
+        tallies[key] = tallies.get(key, Tally()) + counts
     now = sum(job.tallies.values(), start=Tally())
     if not job.progress.skipped:
         tallies |= {key: tally for key, tally in job.tallies.items() if tally.sent > tally.retried + tally.failed}

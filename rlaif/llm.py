@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 import tenacity
 
+from rlaif.budget import BATCH
 from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Charge, Journal, Traits
 from rlaif.lanes import REFUSED_FOR_GOOD, Lane, Lanes
@@ -80,7 +81,8 @@ class LLM:
         sending: False in a dry run; then every unanswered call is Pending.
         retry_failed: ask again what the journal holds as failed.
         run: whose ledger the calls are charged to.
-        price: of its tokens, None if it is not known.
+        price: of its tokens if they are not sent in a batch, None if it is not known.
+        batch: they are, save the preflight's.
         observe: told the seconds of every answered call.
     """
 
@@ -96,10 +98,12 @@ class LLM:
     notices: list[str] = field(default_factory=list)
     run: str = ""
     price: Price | None = None
+    batch: bool = False
     observe: Callable[[float], None] | None = None
     _row: int = field(init=False)
     _traits_row: int = field(init=False)
     _metered: bool = field(init=False)
+    _billed_as: str = field(init=False)
     _answered: bool = False
     _in_flight: dict[bytes, asyncio.Task[Completion]] = field(default_factory=dict)
     _failures_in_a_row: int = 0
@@ -110,6 +114,7 @@ class LLM:
         # Other body fields may make another model of it: one that thinks, say.
         form = f"{self.identity}+{blake2b(msgspec.json.encode(self.extra), digest_size=6).hexdigest()}"
         self._traits_row = self.journal.model(form, self.name) if self.extra else self._row
+        self._billed_as = self.name + BATCH if self.batch else self.name
         self._metered = any(lane.tokens for lane in self.lanes.all)
 
     async def complete(self, request: Request, tally: Tally, *, stage: str = "", rank: int = 0) -> Completion:
@@ -146,6 +151,12 @@ class LLM:
         await self.lanes.close()
 
     @property
+    def waits_for(self) -> list[str]:
+        """What keeps its calls waiting now, in words."""
+        broken = [f"{lane.name} does not answer ({lane.broken})" for lane in self.lanes.all if lane.broken]
+        return broken + [waiting for lane in self.lanes.all if (waiting := getattr(lane.opened, "waiting", ""))]
+
+    @property
     def batched(self) -> bool:
         """Its calls are answered in batches: `settle` may wait for days."""
         return any(hasattr(lane.opened, "live") for lane in self.lanes.all)
@@ -175,7 +186,7 @@ class LLM:
             return completion
         finally:
             if call.sent:
-                self.journal.charge(self._charge(call, stage, usage, failed=0))
+                self.journal.charge(self._charge(call, stage, usage, failed=0)._replace(model=self.name))
 
     def _ask_again(self, key: bytes) -> bool:
         return self.retry_failed and key not in self._retried
@@ -217,7 +228,7 @@ class LLM:
 
     def _charge(self, call: _Call, stage: str, usage: Usage, *, failed: int) -> Charge:
         tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
-        return Charge(self.run, stage, self.name, today(), call.sent, failed, *tokens)
+        return Charge(self.run, stage, self._billed_as, today(), call.sent, failed, *tokens)
 
     async def _send(self, call: _Call, attempts: int) -> Completion:
         try:

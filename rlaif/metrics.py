@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 
@@ -21,18 +21,15 @@ LOOPBACK = "127.0.0.1"
 # Seconds: from a cache hit at a gateway to a reasoning model behind a queue.
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 600.0)
 
-# (model name, its calls) -> US dollars; None where the price is not known.
-Price = Callable[[str, Tally], float | None]
-
 
 @contextmanager
-def metrics_server(job: Job, port: int, address: str = LOOPBACK, price: Price | None = None) -> Iterator[int]:
+def metrics_server(job: Job, port: int, address: str = LOOPBACK) -> Iterator[int]:
     """Answers GET /metrics at `address` while it is open, and gives the port, which is a free one for 0.
 
     Raises ConfigError where the port cannot be had.
     """
     registry = CollectorRegistry()
-    registry.register(JobCollector(job, price))
+    registry.register(JobCollector(job))
     ProcessCollector(registry=registry)
     try:
         server, thread = start_http_server(port, address, registry)
@@ -69,9 +66,8 @@ class Latency:
 class JobCollector(Collector):
     """What `job` has come to at this moment. Takes the models' latencies from now on."""
 
-    def __init__(self, job: Job, price: Price | None = None) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._price = price
         self._latencies = {model.name: Latency() for model in job.asked}
         for model in job.asked:
             model.observe = self._latencies[model.name].observe
@@ -79,7 +75,7 @@ class JobCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called from the server's threads; what grows meanwhile is copied first."""
         yield self._run()
-        yield from self._calls(sorted(self._job.tallies.copy().items()))
+        yield from self._calls(sorted(self._job.tallies.items()))
         yield from self._models()
         yield from self._funnel()
 
@@ -108,7 +104,7 @@ class JobCollector(Collector):
                 calls.add_metric((*place, outcome), getattr(tally, outcome))
             for kind in ("prompt", "cached", "completion"):
                 tokens.add_metric((*place, kind), getattr(tally, f"{kind}_tokens"))
-            usd = self._price(place[1], tally) if self._price is not None else None
+            usd = self._job.cost_usd(place[1], tally)
             if usd is not None:
                 cost.add_metric(place, usd)
         yield from (calls, tokens, cost)
@@ -119,14 +115,21 @@ class JobCollector(Collector):
             "From sending a request to its whole answer, without our own queue.",
             labels=("model",),
         )
-        in_flight = GaugeMetricFamily("rlaif_calls_in_flight", "Requests at the endpoints now.", labels=("model",))
-        limited = CounterMetricFamily("rlaif_rate_limited", "Replies that said 429.", labels=("model",))
+        where = ("model", "endpoint")
+        in_flight = GaugeMetricFamily("rlaif_calls_in_flight", "Requests at an endpoint now.", labels=where)
+        limit = GaugeMetricFamily("rlaif_calls_limit", "Requests that it is given at once, at most.", labels=where)
+        limited = CounterMetricFamily("rlaif_rate_limited", "Its replies that said 429.", labels=where)
+        broken = GaugeMetricFamily("rlaif_endpoint_broken", "1: left alone until it answers again.", labels=where)
         for model in self._job.asked:
             seen = self._latencies[model.name]
             latency.add_metric((model.name,), seen.buckets(), seen.sum_s)
-            in_flight.add_metric((model.name,), model.in_flight)
-            limited.add_metric((model.name,), model.rate_limited)
-        yield from (latency, in_flight, limited)
+            for lane in model.lanes.all:
+                place = (model.name, lane.name)
+                in_flight.add_metric(place, lane.in_flight)
+                limit.add_metric(place, int(lane.limit))
+                limited.add_metric(place, lane.refused)
+                broken.add_metric(place, lane.broken is not None)
+        yield from (latency, in_flight, limit, limited, broken)
 
     def _funnel(self) -> Iterator[Metric]:
         """Gauges: a pass that is repeated counts its records again, from below."""

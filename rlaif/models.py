@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from rlaif.backends import ENGINES, FALLBACK, Backend, ModelSpec, identity_of, open_backend
 from rlaif.backends.turns import Turns
-from rlaif.budget import LOST, Budget, Limited
+from rlaif.budget import LOST, Batches, Budget, Limited, LimitedBatches
 from rlaif.journal import Charge, Journal
 from rlaif.lanes import Lane, Lanes, Rate
 from rlaif.llm import LLM, today
@@ -37,6 +38,7 @@ def open_models(
     models: dict[str, LLM] = {}
     notices = [] if notices is None else notices  # of all models, in the order they come up
     turns = Turns() if one_engine_at_a_time else None
+    live = not any(spec.batch for spec in specs.values())
     for role, spec in specs.items():
         # What is only about speed makes no second door, where the first role's word counts.
         same = (
@@ -53,7 +55,7 @@ def open_models(
             lanes = [
                 Lane(
                     lane_name(lane),
-                    _within(budget, price, lost, _opener(lane, environment, log_folder, turns)),
+                    _within(budget, price, lost, live, lane.batch, _opener(lane, environment, log_folder, turns)),
                     spec.concurrency,
                     Rate(spec.requests_per_minute) if spec.requests_per_minute else None,
                     Rate(spec.tokens_per_minute) if spec.tokens_per_minute else None,
@@ -73,6 +75,7 @@ def open_models(
                 notices=notices,
                 run=log_folder.name,
                 price=price,
+                batch=spec.batch,
             )
             _warn_of_new_identity(opened[same])
         models[role] = opened[same]
@@ -93,9 +96,19 @@ def _opener(
 
 
 def _within(
-    budget: Budget | None, price: Price | None, lost: Callable[[int, int], None], opens: Callable[[], Backend]
+    budget: Budget | None,
+    price: Price | None,
+    lost: Callable[[int, int], None],
+    live: bool,
+    batch: bool,
+    opens: Callable[[], Backend],
 ) -> Callable[[], Backend]:
-    return opens if budget is None else lambda: Limited(opens(), budget, price, lost)
+    """`live`: no model of the run is asked in batches."""
+    if budget is None:
+        return opens
+    if batch:
+        return lambda: LimitedBatches(cast(Batches, opens()), budget, price and price.in_batch, price, lost)
+    return lambda: Limited(opens(), budget, price, lost, waits=live)
 
 
 def _price(spec: ModelSpec, prices: tuple[Prices, ...]) -> Price | None:

@@ -15,6 +15,10 @@ from rlaif.types import Record
 Cost = Callable[[str, Tally | Charge], float | None]
 
 
+# Failed records that summary.json names; `rlaif show RUN --outcome failed` names all.
+LISTED = 100
+
+
 @dataclass(slots=True)
 class Funnel:
     """Counts over the records of a run; every record and every response ends in exactly one place."""
@@ -23,6 +27,7 @@ class Funnel:
     outcomes: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)  # records, by reason
     failed: Counter[str] = field(default_factory=Counter)  # records, by "stage: reason"
+    failures: list[dict[str, str | None]] = field(default_factory=list)  # the first of them
     responses: int = 0
     responses_dropped: Counter[str] = field(default_factory=Counter)  # by reason
     revisions: int = 0
@@ -37,6 +42,9 @@ class Funnel:
             self.dropped[record.reason or "unknown"] += 1
         if record.outcome == "failed":
             self.failed[f"{record.stage}: {record.reason}"] += 1
+            if len(self.failures) < LISTED:
+                names = ("id", "stage", "reason", "detail")
+                self.failures.append({name: getattr(record, name) for name in names})
         self.responses += len(record.responses)
         self.responses_dropped.update(drop.reason for drop in record.drops)
         self.revisions += sum(response.revises is not None for response in record.responses)
@@ -61,6 +69,7 @@ def of_run(funnel: Funnel, duplicates: int, dataset: Mapping[str, Any] | None) -
         "records": plain.pop("records"),
         "outcomes": plain.pop("outcomes"),
         "duplicate_prompts": duplicates,
+        "failures": plain.pop("failures"),
         "funnel": plain,
         "dataset": dataset,
     }

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from rlaif.backends.scripted import ScriptedBackend
-from rlaif.budget import Budget, Reservation, tokens_at_most
-from rlaif.errors import ConfigError
+from rlaif.budget import Budget, Limited, LimitedBatches, Reservation, seconds, tokens_at_most
+from rlaif.errors import ConfigError, Pending, ProviderError
 from rlaif.prices import FREE, Price, cost_usd
-from rlaif.types import Message, Request, Usage
+from rlaif.types import Completion, Message, Request, Usage
 
 PRICE = Price(input=4, cached=0.2, written=5, output=20, batch=0.5)
 CHEAP = Price(input=0.05, output=0.4)
@@ -258,3 +258,104 @@ async def test_a_hundred_calls_at_once_against_a_backend_that_counts_stay_within
     await asyncio.gather(*(one(number) for number in range(100)))
     assert bill <= limit_usd
     assert (budget.calls < 100) == (budget.exhausted is not None)
+
+
+class Queue:
+    """A batch API: what it is asked is answered after the next `settle`."""
+
+    def __init__(self) -> None:
+        self.live = ScriptedBackend(lambda request: Completion("live", usage=Usage(10, 1)))
+        self.handed_in: dict[bytes, bool] = {}
+
+    async def complete(self, request: Request) -> Completion:
+        if not self.handed_in.setdefault(request.key(), False):
+            raise Pending
+        return Completion("batch", usage=Usage(100, 10))
+
+    async def settle(self) -> bool:
+        waiting = not all(self.handed_in.values())
+        self.handed_in = dict.fromkeys(self.handed_in, True)
+        return waiting
+
+    def stop(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def asked(number: int) -> Request:
+    return Request("m", (Message("user", str(number)),), max_tokens=100, sample=number)
+
+
+async def answered(backend: Limited, requests: list[Request]) -> int:
+    """One pass: how many have their answer."""
+    done = await asyncio.gather(*map(backend.complete, requests), return_exceptions=True)
+    assert all(isinstance(one, (Completion, Pending)) for one in done)
+    return sum(isinstance(one, Completion) for one in done)
+
+
+async def test_what_is_queued_in_batches_keeps_its_place_until_it_is_answered() -> None:
+    # At most 0.0014 USD each, so 7 at a time; really 0.0003.
+    budget, queue = Budget(max_cost_usd=0.01), Queue()
+    backend = LimitedBatches(queue, budget, PRICE.in_batch, PRICE)
+    requests = [asked(number) for number in range(12)]
+    assert await answered(backend, requests) == 0
+    first = len(queue.handed_in)
+    assert 0 < first < 12
+    assert budget.spent_usd + budget.reserved_usd <= 0.01
+    assert await answered(backend, requests) == 0
+    assert len(queue.handed_in) == first  # asked again, and not reserved again
+    passes = 0
+    while await answered(backend, requests) < 12:
+        assert await backend.settle()
+        assert budget.spent_usd + budget.reserved_usd <= 0.01
+        passes += 1
+    assert passes <= 4
+    assert budget.exhausted is None
+    assert not await backend.settle()
+
+
+async def test_live_calls_that_find_no_room_beside_batches_wait_for_another_pass_and_not_in_this_one() -> None:
+    budget, queue = Budget(max_calls=4), Queue()
+    batches = LimitedBatches(queue, budget, PRICE, PRICE)
+    live = Limited(queue.live, budget, PRICE, waits=False)
+    assert await answered(batches, [asked(number) for number in range(4)]) == 0
+    with pytest.raises(Pending):
+        await live.complete(asked(9))
+    assert not await live.settle()  # only the batch can make room: another pass at once would find none
+    assert await batches.settle()
+    assert await answered(batches, [asked(0)]) == 1
+    assert budget.exhausted is None
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ProviderError("timeout", "no answer"), True),
+        (ProviderError("server", "cut"), True),
+        (ProviderError("server", "gateway", status=504), True),
+        (ProviderError("server", "internal", status=500), False),
+        (ProviderError("rate_limit", "slow down", status=429), False),
+        (ProviderError("connection", "nobody there"), False),
+        (ProviderError("bad_request", "no", status=400), False),
+    ],
+)
+async def test_only_answers_that_were_lost_on_the_way_are_billed_without_an_answer(
+    error: ProviderError, lost: bool
+) -> None:
+    def fail(request: Request) -> Completion:
+        raise error
+
+    told: list[tuple[int, int]] = []
+    budget = Budget(max_cost_usd=1)
+    backend = Limited(ScriptedBackend(fail), budget, PRICE, lambda *tokens: told.append(tokens))
+    with pytest.raises(ProviderError):
+        await backend.complete(asked(1))
+    assert (budget.spent_usd > 0, bool(told)) == (lost, lost)
+    assert (budget.calls, budget.reserved_usd) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2h", 7200), ("90m", 5400), ("600s", 600), ("45", 45), ("1h30m", 5400)]
+)
+def test_times_are_read_as_people_write_them(text: str, expected: float) -> None:
+    assert seconds(text) == seconds(f" {text.upper()} ") == expected

@@ -18,8 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import rlaif
-from rlaif.errors import ConfigError
+from rlaif.backends.scripted import ScriptedBackend
+from rlaif.errors import ConfigError, ProviderError
 from rlaif.job import Job
+from rlaif.lanes import Lane, Lanes
 from rlaif.llm import Tally
 from rlaif.metrics import BOUNDS, JobCollector, Latency, metrics_server
 
@@ -54,7 +56,7 @@ class Watch:
 
     @contextmanager
     def __call__(self, job: Job) -> Iterator[None]:
-        with metrics_server(job, 0, price=lambda model, tally: tally.completion_tokens * 1e-6) as self.port:
+        with metrics_server(job, 0) as self.port:
             yield
             self.samples = scrape(self.port)
 
@@ -83,7 +85,6 @@ def test_what_is_scraped_at_the_end_is_what_the_summary_says(tmp_path: Path) -> 
             assert value(samples, "rlaif_calls_total", **where, outcome=outcome) == stage[outcome]
         for kind in ("prompt", "cached", "completion"):
             assert value(samples, "rlaif_tokens_total", **where, kind=kind) == stage[f"{kind}_tokens"]
-        assert value(samples, "rlaif_cost_usd_total", **where) == pytest.approx(stage["completion_tokens"] * 1e-6)
     assert total(samples, "rlaif_calls_total", outcome="retried") > 0
     for outcome in ("ok", "dropped", "failed"):
         assert value(samples, "rlaif_records", outcome=outcome) == summary["outcomes"].get(outcome, 0)
@@ -112,10 +113,26 @@ def test_answers_from_the_journal_count_as_such_and_have_no_latency(tmp_path: Pa
 
 
 def test_a_price_that_is_not_known_gives_no_cost_rather_than_none(tmp_path: Path) -> None:
-    job = SimpleNamespace(tallies={("sample", "dear"): Tally(sent=1), ("sample", "new"): Tally(sent=1)}, asked=())
-    collector = JobCollector(job, lambda model, _: 2.5 if model == "dear" else None)  # type: ignore[arg-type]
+    tallies = {("sample", "dear"): Tally(sent=1), ("sample", "new"): Tally(sent=1)}
+    price = {"dear": 2.5}
+    job = SimpleNamespace(tallies=tallies, asked=(), cost_usd=lambda model, _: price.get(model))
+    collector = JobCollector(job)  # type: ignore[arg-type]
     cost = next(family for family in collector._calls(sorted(job.tallies.items())) if family.name == "rlaif_cost_usd")
     assert [(sample.labels["model"], sample.value) for sample in cost.samples] == [("dear", 2.5)]
+
+
+def test_an_endpoint_shows_its_limit_its_429s_and_whether_it_is_left_alone() -> None:
+    lane = Lane("host:8000/v1", lambda: ScriptedBackend(lambda _: "text"), most=64, in_flight=7)
+    lane.slowed(ProviderError("rate_limit", "slower"), sent_at=1.0, now=2.0)
+    lane.broken = ProviderError("server", "gone")
+    model = SimpleNamespace(name="m", lanes=Lanes([lane], print), observe=None)
+    collector = JobCollector(SimpleNamespace(asked=[model]))  # type: ignore[arg-type]
+    shown = {family.name: [s.value for s in family.samples] for family in collector._models()}
+    assert lane.limit == pytest.approx(6.4)
+    assert shown["rlaif_calls_in_flight"] == [7]
+    assert shown["rlaif_calls_limit"] == [6]
+    assert shown["rlaif_rate_limited"] == [1]
+    assert shown["rlaif_endpoint_broken"] == [1]
 
 
 def test_a_latency_is_counted_in_every_bucket_that_is_not_below_it() -> None:

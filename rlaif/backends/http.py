@@ -217,35 +217,39 @@ Header = Callable[[str], str | None]
 
 
 def retry_after_seconds(header: Header) -> float | None:
-    """How long a refusal asks us to wait: in seconds or to a date, or until the provider's window ends."""
+    """How long a refusal asks us to wait: in seconds or to a date, or until what is used up is there again."""
     if (ms := _number(header("retry-after-ms"))) is not None:
         return ms / 1000.0
     said = header("retry-after")
     if said is None:
-        return rest_seconds(header)
+        waits = [_reset(header, *names) for names in _RATE_HEADERS]
+        return max((wait for wait in waits if wait is not None), default=None)
     return _number(said) if _number(said) is not None else _until(said)
 
 
 def rest_seconds(header: Header) -> float | None:
-    """How long until a used up number of requests has one again, by OpenAI's or Anthropic's headers; else None.
-
-    Their reset is when all of the limit is there again; one request is there after its share of that.
-    """
-    for remaining, limit, reset in _RATE_HEADERS:
-        if header(remaining) == "0" and (all_of_it := _number(header(limit))) and (said := header(reset)):
-            wait = _duration(said)
-            wait = _until(said) if wait is None else wait
-            return None if wait is None else wait / all_of_it
-    return None
+    """How long until one more request is let through, after one that used up their number; else None."""
+    waits = [_reset(header, *names) for names in _RATE_HEADERS if "requests" in names[0] and header(names[1])]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
+def _reset(header: Header, remaining: str, limit: str, reset: str) -> float | None:
+    """Seconds, by headers that say when all of a limit is there again: one request is there after its share."""
+    if header(remaining) != "0" or not (said := header(reset)):
+        return None
+    wait_s = _duration(said)
+    wait_s = _until(said) if wait_s is None else wait_s
+    number = _number(header(limit)) if "requests" in limit else None
+    return wait_s if wait_s is None else wait_s / (number or 1.0)
+
+
+# OpenAI's, Anthropic's: what is left, of how much, and when all of it is there again.
 _RATE_HEADERS = [
-    ("x-ratelimit-remaining-requests", "x-ratelimit-limit-requests", "x-ratelimit-reset-requests"),
-    (
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-requests-limit",
-        "anthropic-ratelimit-requests-reset",
-    ),
+    (f"x-ratelimit-remaining-{what}", f"x-ratelimit-limit-{what}", f"x-ratelimit-reset-{what}")
+    for what in ("requests", "tokens")
+] + [
+    (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-limit", f"anthropic-ratelimit-{what}-reset")
+    for what in ("requests", "input-tokens", "output-tokens", "tokens")
 ]
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlaif.export import Example
 
 _SHOWN_CHARACTERS = 700
+_FAILURES = 10
 
 
 def show_ending(result: Result, *, asked: bool = True) -> None:
@@ -66,8 +67,17 @@ def _show_what_next(console: Console, result: Result) -> None:
         _print_whole(console, f"stopped: {why} ({sent:,} calls sent in this run so far)", "yellow")
         _print_whole(console, f"what was answered is kept: the same command{higher} goes on", "yellow")
     if result.failed:
+        _show_failures(console, result, run)
         records = "1 record" if result.failed == 1 else f"{result.failed:,} records"
         _print_whole(console, f"{records} failed; ask again for what is missing: rlaif retry {run}", "red")
+
+
+def _show_failures(console: Console, result: Result, run: str) -> None:
+    for failure in result.summary["failures"][:_FAILURES]:
+        reason = f"{failure['stage']}: {failure['detail'] or failure['reason']}"
+        console.print(said(f"failed: {failure['id']}  {reason}"), soft_wrap=not console.is_terminal)
+    if result.failed > _FAILURES:
+        _print_whole(console, f"... all {result.failed:,}: rlaif show {run} --outcome failed --limit {result.failed}")
 
 
 def _print_whole(console: Console, text: str, style: str = "") -> None:

@@ -38,8 +38,17 @@ def plain(job: Job) -> Iterator[None]:
     """One line at the start, every quarter of a minute, and at the end, on standard error."""
     over = threading.Event()
 
+    shown = 0
+
+    def news() -> None:
+        nonlocal shown
+        while shown < len(job.notices):
+            print(f"note: {harmless(job.notices[shown])}", file=sys.stderr, flush=True)
+            shown += 1
+
     def report() -> None:
         while not over.wait(PLAIN_EVERY_S):
+            news()
             print(line(job), file=sys.stderr, flush=True)
 
     print(harmless(heading(job)), file=sys.stderr, flush=True)
@@ -51,7 +60,7 @@ def plain(job: Job) -> Iterator[None]:
         over.set()
         thread.join()
         print(line(job), file=sys.stderr, flush=True)
-        show_notices(Console(stderr=True), job)
+        news()
 
 
 def heading(job: Job) -> str:
@@ -104,7 +113,8 @@ def table(job: Job) -> RenderableType:
         ProgressBar(total=1.0, completed=1.0 if done == job.total else share, width=30),
         f"{done:,}/{job.total:,} records" if job.total is not None else f"{done:,} records",
     )
-    return Group(rows, bar, Text(f"{_rate(job, total)}, {_eta(job, total)}{_cost(job)}"))
+    waits = [said(waiting, "yellow") for llm in job.asked for waiting in llm.waits_for]
+    return Group(rows, bar, *waits, Text(f"{_rate(job, total)}, {_eta(job, total)}{_cost(job)}"))
 
 
 def _sum(job: Job) -> Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rlaif.types import Record, Response, Score, Verdict
 
+Outcome = Literal["ok", "dropped", "failed"]
 RUNS_DIR = typer.Option(help="Folder of all runs and of the journal they share.")
 
 
@@ -23,6 +24,7 @@ def show(
     record_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A record's id, or its first digits.")] = None,
     runs_dir: Annotated[Path, RUNS_DIR] = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="How many records the list shows.")] = 20,
+    outcome: Annotated[Outcome | None, typer.Option(help="List only the records that ended so.")] = None,
 ) -> None:
     """Read what a run made: the list of its records, or one record as a page."""
     from itertools import islice
@@ -35,7 +37,12 @@ def show(
     folder = existing_run(runs_dir, run)
     console = Console()
     if record_id is None:
-        _list(console, list(islice(folder.records(), limit)), run, sum(1 for _ in folder.records()))
+        if outcome is not None and not any(record.outcome == outcome for record in folder.records()):
+            console.print(f"no record of run '{run}' ended as {outcome}")
+            return
+        wanted = (record for record in folder.records() if outcome in (None, record.outcome))
+        shown = list(islice(wanted, limit))
+        _list(console, shown, run, len(shown) + sum(1 for _ in wanted))
         return
     found = list(islice((record for record in folder.records() if record.id.startswith(record_id)), 2))
     if not found:

@@ -33,12 +33,8 @@ def answers(folder: Path) -> int:
     return count
 
 
-def parts(folder: Path, run: str) -> list[bytes]:
-    return [encode(record) for record in RunFolder(folder / "runs", run).records()]
-
-
-def summary(folder: Path, run: str) -> Any:  # Any: what json gives
-    return json.loads((folder / "runs" / run / "summary.json").read_bytes())
+def parts(runs: Path) -> list[bytes]:
+    return [encode(record) for record in RunFolder(runs, "r").records()]
 
 
 def run(rlaif: Command, *more: str, name: str = "r", limit: int = 20) -> Done:
@@ -47,21 +43,19 @@ def run(rlaif: Command, *more: str, name: str = "r", limit: int = 20) -> Done:
 
 def test_a_limit_on_cost_stops_the_run_below_it_and_a_higher_one_finishes_it(rlaif: Command) -> None:
     spent = []
-    for limit in (0.004, 0.02, 0.05):
+    for limit in (0.02, 0.04, 0.06):
         stopped = run(rlaif, "--max-cost", str(limit), "--json")
         assert stopped.code == 3
         assert stopped.json["status"] == "stopped"
         assert stopped.json["stopped_by"].startswith("--max-cost")
         spent.append(stopped.json["ledger"]["cost_usd"])
-        assert limit / 3 < spent[-1] <= limit
+        assert limit - 0.01 < spent[-1] <= limit  # the next call might have cost 0.01 USD
     assert spent == sorted(spent)
     done = run(rlaif, "--max-cost", "50", "--json")
     assert (done.code, done.json["status"], done.json["stopped_by"]) == (0, "done", None)
     assert done.json["ledger"]["sent"] == answers(rlaif.folder) + 2  # the models were met once; nothing was sent twice
     run(rlaif, "--runs-dir", "undisturbed")
-    assert parts(rlaif.folder, "r") == parts(rlaif.folder / "undisturbed" / "..", "r")
-    other = [encode(record) for record in RunFolder(rlaif.folder / "undisturbed", "r").records()]
-    assert parts(rlaif.folder, "r") == other
+    assert parts(rlaif.folder / "runs") == parts(rlaif.folder / "undisturbed")
 
 
 def test_the_ending_says_which_limit_what_was_spent_and_how_to_go_on(rlaif: Command) -> None:
@@ -143,7 +137,7 @@ def test_an_unknown_price_is_refused_before_anything_is_sent(rlaif: Command) -> 
         (["--max-cost", "nan"], "--max-cost nan: give US dollars"),
         (["--max-cost", "-1"], "--max-cost -1: give US dollars"),
         (["--max-cost", "inf"], "--max-cost inf: give US dollars"),
-        (["--max-cost", "five"], "'five'"),
+        (["--max-cost", "five"], "'--max-cost': Input should be a valid number"),
         (["--max-calls", "0"], "--max-calls 0: give 1 or more"),
         (["--max-calls", "-3"], "--max-calls -3"),
         (["--max-time", "2 hours"], "--max-time '2 hours' is no time; write it like 2h"),
@@ -167,9 +161,9 @@ def test_nonsense_is_refused_with_one_clear_error(rlaif: Command, options: list[
 def test_a_dry_run_shows_calls_tokens_and_cost_by_stage_and_model_and_sends_nothing(rlaif: Command) -> None:
     done = run(rlaif, "--dry-run", limit=8)
     assert done.code == 0
-    assert answers(rlaif.folder) == 0
+    assert not (rlaif.folder / "runs/r").exists()
     rows = {line.split()[0]: line.split() for line in done.out.splitlines() if line.strip()}
-    assert rows["sample"][1:4] == ["big-policy", "16", "0"]
+    assert rows["sample"][1:3] == ["big-policy", "16"]
     assert rows["judge"][1] == "small-judge"
     assert int(rows["all"][1]) == sum(int(rows[stage][2]) for stage in ("sample", "revise", "judge"))
     assert "USD" in done.out
@@ -190,8 +184,9 @@ def test_what_is_not_known_is_called_unknown_and_not_zero(rlaif: Command) -> Non
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_table_fits_the_terminal_with_every_number_whole(rlaif: Command, columns: int) -> None:
-    long = "models.policy={provider: scripted, model: meta-llama/Meta-Llama-3.1-405B-Instruct-Turbo, price: {input: 3, output: 15}}"
-    done = rlaif("generate", "--set", long, "--judge", "scripted", "--run", "r", "--dry-run", columns=columns)
+    long = POLICY.replace("big-policy", "meta-llama/Meta-Llama-3.1-405B-Instruct-Turbo") + "}"
+    models = ["--set", f"models.policy={long}", "--judge", "scripted"]
+    done = rlaif("generate", *models, "--run", "r", "--dry-run", columns=columns)
     assert max(map(len, done.out.splitlines())) <= columns
     assert "Meta-" in done.out
     (total,) = (line for line in done.out.splitlines() if line.strip().startswith("all"))

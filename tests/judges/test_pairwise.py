@@ -233,3 +233,18 @@ async def test_the_thoughts_of_a_judge_that_thinks_by_itself_are_its_rationale()
     assert verdict.rationale == "[response 0 as A] A is kinder.\n\n[response 1 as A] A is kinder."
     voted = await judged(lambda _: Completion("A", reasoning="So A."), traits=NO_LOGPROBS)
     assert voted.rationale == "[response 0 as A] So A.\n\n[response 1 as A] So A."
+
+
+async def test_what_a_judge_refuses_its_fallback_judges_in_both_orders_and_by_its_own_means() -> None:
+    def refuses_one_order(request: Request) -> Completion | str:
+        return Completion("I can't.", "refusal") if shown(request)[0] == BAD else letter(0.9)
+
+    answers = {"judge": refuses_one_order, "judge.fallback": prefers(GOOD, 0.8)}
+    async with context(answers, traits=Traits(top_logprobs=20)) as working:
+        verdict = await Pairwise()(record(GOOD, BAD), 0, 1, KIND, working)
+        assert (verdict.judge, verdict.outcome) == ("judge.fallback", "ok")
+        assert verdict.p_first == pytest.approx(0.8)
+        assert working.tallies["stage", "judge"].fell_back == 1
+    async with context({"judge": refuses_one_order, "judge.fallback": refuses_one_order}) as working:
+        verdict = await Pairwise()(record(GOOD, BAD), 0, 1, KIND, working)
+        assert (verdict.judge, verdict.outcome) == ("judge", "refusal")
