@@ -152,7 +152,7 @@ class Bench:
             return
         others = {"wrong": run.report["wrong"], "duplicated": run.report["duplicated"], "asked again": twice}
         told = "".join(f", {count} {what}" for what, count in others.items() if count)
-        contestant.lost.append(f"{run.report['lost']}{told}")
+        contestant.lost.append(f"{run.report['lost']}{told} in {run.wall_s:.0f} s")
 
     def _whole(self, contestant: Contestant, server: MockServer, rows: int) -> tuple[Measured, float]:
         """A job, and the seconds until its first request arrived."""

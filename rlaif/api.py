@@ -70,7 +70,7 @@ def generate(
     for option, model in (("policy", policy), ("judge", judge)):
         if model is not None:
             _check_form(option, model)
-    limits = Limits(max_cost, max_calls, seconds(max_time) if isinstance(max_time, str) else max_time)
+    limits = _limits(max_cost, max_calls, max_time)
     if estimate is not None and (estimate < 1 or dry_run):
         raise ConfigError(f"--estimate {estimate}: give the number of records to try, and no --dry-run with it")
     options: dict[str, object] = {
@@ -100,6 +100,10 @@ def generate(
     )
 
 
+def _limits(max_cost: float | None, max_calls: int | None, max_time: float | str | None) -> Limits:
+    return Limits(max_cost, max_calls, seconds(max_time) if isinstance(max_time, str) else max_time)
+
+
 def _check_form(option: str, model: str) -> None:
     try:
         short_form(model)
@@ -111,11 +115,18 @@ def retry(
     run: str,
     *,
     runs_dir: str | Path = "runs",
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    max_time: float | str | None = None,
     allow_code: bool = False,
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Go on with a run, and ask again for what failed in it; what was answered comes from the journal."""
+    """Go on with a run, and ask again for what failed in it; what was answered comes from the journal.
+
+    The limits are those of `generate`.
+    """
+    limits = _limits(max_cost, max_calls, max_time)
     folder = existing_run(runs_dir, run)
     failed = frozenset(
         number for number in folder.part_numbers() if any(r.outcome == "failed" for r in folder.read_part(number))
@@ -128,6 +139,7 @@ def retry(
         allow_code=allow_code,
         environment=os.environ if environment is None else environment,
         observer=observer,
+        limits=limits,
     )
 
 

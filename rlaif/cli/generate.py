@@ -17,6 +17,13 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, like sample.n=2. Repeatable.")
 ]
 AllowCode = Annotated[bool, typer.Option(help="Let the pipeline file import stages as package.module:Class.")]
+MaxCost = Annotated[
+    float | None, typer.Option(metavar="USD", help="Stop before the run has cost more, all its invocations together.")
+]
+MaxCalls = Annotated[
+    int | None, typer.Option(metavar="N", help="Stop before the run has sent more, all its invocations together.")
+]
+MaxTime = Annotated[str | None, typer.Option(metavar="TIME", help="Stop sending after so long, like 2h, 90m or 600s.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json to standard output instead.")]
 
 
@@ -37,16 +44,9 @@ def generate(
     estimate: Annotated[
         int | None, typer.Option(metavar="N", help="Go through N records only, then say what the others will take.")
     ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(metavar="USD", help="Stop before the run has cost more, all its invocations counted."),
-    ] = None,
-    max_calls: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop before the run has sent more, all its invocations counted.")
-    ] = None,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop sending after so long, like 2h, 90m or 600s.")
-    ] = None,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    max_time: MaxTime = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
@@ -87,13 +87,24 @@ def generate(
 def retry(
     run: Annotated[str, typer.Argument(help="Name of the run.")],
     runs_dir: RunsDir = Path("runs"),
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    max_time: MaxTime = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run, and ask again for what failed in it; what was answered is not asked again."""
     from rlaif import api
 
-    result = api.retry(run, runs_dir=runs_dir, allow_code=allow_code, observer=_observer(as_json))
+    result = api.retry(
+        run,
+        runs_dir=runs_dir,
+        max_cost=max_cost,
+        max_calls=max_calls,
+        max_time=max_time,
+        allow_code=allow_code,
+        observer=_observer(as_json),
+    )
     _end(result, as_json)
 
 

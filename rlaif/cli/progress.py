@@ -150,11 +150,9 @@ def _cost(job: Job) -> str:
     costs = [job.cost_usd(model, tally) for (_, model), tally in list(job.tallies.items())]
     known = sum(usd for usd in costs if usd is not None)
     unknown = any(price is None for price in job.prices.values())
-    return (
-        f", {dollars(known)} USD{' and what has no known price' if unknown else ''}"
-        if known
-        else (", cost unknown" if unknown else "")
-    )
+    if not known:
+        return ", cost unknown" if unknown else ""
+    return f", {dollars(known)} USD{' (not all prices are known)' if unknown else ''}"
 
 
 def _eta(job: Job, total: Tally) -> str:
