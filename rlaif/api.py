@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rlaif.backends import short_form
 from rlaif.budget import Limits, seconds
-from rlaif.config import assigned, load_settings, stages_of
+from rlaif.config import assigned, batched, load_settings, stages_of
 from rlaif.errors import ConfigError
-from rlaif.job import Observer, Result
+from rlaif.job import Executor, Observer, Result
 from rlaif.job import run as run_job
 from rlaif.plan import check_export
 from rlaif.runs import (
@@ -48,8 +48,10 @@ def generate(
     max_cost: float | None = None,
     max_calls: int | None = None,
     max_time: float | str | None = None,
+    batch: bool = False,
     rebuild: bool = False,
     allow_code: bool = False,
+    executor: Executor = "local",
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -61,7 +63,8 @@ def generate(
 
     `estimate` goes through so many records only, and says in the result's `estimate` what the others will take.
     `max_cost` (US dollars), `max_calls` and `max_time` (seconds, or like "2h") end the run with status "stopped"
-    before they are exceeded; the first two count over all invocations of the run.
+    before they are exceeded; the first two count over all invocations of the run. `batch` asks the models of
+    providers with a batch API through that: half the price, an answer within a day.
 
     Raises:
         ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
@@ -82,6 +85,8 @@ def generate(
         "seed": seed,
     }
     settings = load_settings(pipeline, options, set)
+    if batch:
+        settings = batched(settings)
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
@@ -92,6 +97,7 @@ def generate(
         dry_run=dry_run,
         rebuild=rebuild,
         allow_code=allow_code,
+        executor=executor,
         environment=os.environ if environment is None else environment,
         observer=observer,
         limited_for_local=limited,
@@ -119,6 +125,7 @@ def retry(
     max_calls: int | None = None,
     max_time: float | str | None = None,
     allow_code: bool = False,
+    executor: Executor = "local",
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -137,6 +144,7 @@ def retry(
         rebuild=failed,
         retry_failed=True,
         allow_code=allow_code,
+        executor=executor,
         environment=os.environ if environment is None else environment,
         observer=observer,
         limits=limits,

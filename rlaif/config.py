@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rlaif.backends import ModelSpec, identity_of, short_form
+from rlaif.backends import BATCHES, ModelSpec, identity_of, short_form
 from rlaif.constitution import Constitution
 from rlaif.documents import Document, check, load
 from rlaif.errors import ConfigError
@@ -71,6 +71,21 @@ class StageEntry(BaseModel):
         return next(iter(self.model_fields_set))
 
 
+class RayCluster(BaseModel):
+    """Where `--executor ray` runs; no part of a run's meaning.
+
+    `address`: `local` for a cluster of this machine alone, which lives as long as the run; `auto` for the one this
+    machine belongs to; or HOST:PORT. `cpus` and `gpus` are each worker's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = "local"
+    workers: Annotated[int, Field(ge=1)] = 2
+    cpus: Annotated[float, Field(ge=0)] = 1.0
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Settings(BaseModel):
     """Everything a run is made from. Limits, window, turns, prices and `export` are no part of its meaning.
 
@@ -92,6 +107,7 @@ class Settings(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=1)] | None = None  # records under way at once; follows what the models take
     one_engine_at_a_time: bool = True
+    ray: RayCluster = RayCluster()
     prices: str | None = None
 
     @field_validator("prompts", mode="before")
@@ -119,6 +135,18 @@ def load_settings(pipeline: str, options: Mapping[str, object], assignments: Seq
     document = load(find("pipelines", pipeline))
     changes = {path: value for path, value in options.items() if value is not None}
     return changed(document, changes | assigned(assignments))
+
+
+def batched(settings: Settings) -> Settings:
+    """The same with every model in batches whose provider has them. Raises ConfigError if none has."""
+    able = {role: spec for role, spec in settings.models.items() if spec.provider in BATCHES}
+    if not able:
+        raise ConfigError(f"--batch: no model of this run has a batch API; those of {' and '.join(BATCHES)} have")
+    try:
+        specs = {role: ModelSpec.model_validate(spec.model_dump() | {"batch": True}) for role, spec in able.items()}
+    except ValidationError as error:
+        raise ConfigError(f"--batch: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return settings.model_copy(update={"models": {**settings.models, **specs}})
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from rlaif.budget import BATCH, Budget, Limits
 from rlaif.config import Settings, asked_roles, meaning, stages_of
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
-from rlaif.errors import Pending
+from rlaif.errors import ConfigError, Pending
 from rlaif.estimate import Estimate, Measured, foreseen, from_sample
 from rlaif.journal import Charge, Journal, Traits
 from rlaif.llm import LLM, Tally
@@ -38,11 +38,13 @@ from rlaif.summary import Funnel, funnel_of, of_invocation, of_ledger, of_run
 from rlaif.templates import Templates
 
 if TYPE_CHECKING:
+    from rlaif.distributed import RayRunner
     from rlaif.export import Example
 
 # Of the window: a record under way takes some kilobytes.
 _NARROWEST, _WIDEST = 256, 8192
 Status = Literal["done", "stopped", "interrupted", "dry_run"]
+Executor = Literal["local", "ray"]
 
 
 @dataclass(slots=True)
@@ -115,6 +117,7 @@ def run(
     rebuild: bool | frozenset[int] = False,
     retry_failed: bool = False,
     allow_code: bool,
+    executor: Executor = "local",
     environment: Mapping[str, str],
     observer: Observer | None,
     limited_for_local: bool = False,
@@ -155,6 +158,8 @@ def run(
                 sending=not dry_run,
                 rebuild=rebuild,
                 retry_failed=retry_failed,
+                allow_code=allow_code,
+                executor="local" if dry_run else executor,
                 environment=dict(environment),
                 observer=observer or _unobserved,
                 # Not before the models have answered: a start that fails does not use up the run's name.
@@ -181,6 +186,8 @@ async def _records(
     sending: bool,
     rebuild: bool | frozenset[int],
     retry_failed: bool,
+    allow_code: bool,
+    executor: Executor,
     environment: dict[str, str],
     observer: Observer,
     begin: Callable[[], None],
@@ -219,7 +226,30 @@ async def _records(
         job.asked = list({id(llm): llm for llm in models.values()}.values())
         job.models = len(job.asked)
         window = _window(settings, models.values())
-        runner = Runner(job.folder, stages, context, window=window, rebuild=rebuild, writing=sending)
+        fleet: RayRunner | None = None
+        runner: Runner
+        if executor == "ray":
+            from rlaif.distributed import RayRunner
+
+            if (limits and (limits.max_cost_usd, limits.max_calls) != (None, None)) or any(m.batch for m in job.asked):
+                raise ConfigError(
+                    "--executor ray: costs, calls and batches are kept in one process: leave out --max-cost, "
+                    "--max-calls and --batch, or run without Ray"
+                )
+            runner = fleet = RayRunner(
+                job.folder,
+                stages,
+                context,
+                settings=settings,
+                window=window,
+                environment=environment,
+                say=job.notices.append,
+                rebuild=rebuild,
+                retry_failed=retry_failed,
+                allow_code=allow_code,
+            )
+        else:
+            runner = Runner(job.folder, stages, context, window=window, rebuild=rebuild, writing=sending)
         job.at_once = min(window, sum(lane.most for llm in models.values() for lane in llm.lanes.all))
         job.progress, job.tallies = runner.progress, context.tallies
         prompts = reader if sending else Measured(reader)
@@ -227,8 +257,9 @@ async def _records(
             with stopped_by_signals(runner.stop), rare_garbage_collection(), _kept(budget, runner.stop), observer(job):
                 try:
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
+                    met = await fleet.meet() if fleet is not None else {}
                     for llm in reversed(job.asked):
-                        llm.traits = await _met(llm, context.at("preflight").tally(llm))
+                        llm.traits = met.get(llm.name) or await _met(llm, context.at("preflight").tally(llm))
                         llm.lanes.question = question(llm, llm.traits)
                 except Pending:  # Ctrl-C before the run began: its name is still free
                     return _ended(budget, runner)
@@ -241,6 +272,8 @@ async def _records(
                 voters = _voters(context, settings)
                 job.estimate = foreseen(context, stages, voters, prompts.sets, runner.progress.pending)
         finally:
+            if fleet is not None:
+                await fleet.close()
             await _close(models.values())
     return _ended(budget, runner) if sending else "dry_run"
 

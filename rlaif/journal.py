@@ -29,11 +29,11 @@ _Entry = tuple[bytes, int, bool, bytes]  # key, model, failed, the answer's JSON
 # A full disk is asked again after so many seconds: the answers in hand are paid for.
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _LOOK_EVERY_S = 1.0
-_PUT = """
+PUT = """
 INSERT INTO calls (key, model, at, failed, body) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET at=excluded.at, failed=excluded.failed, body=excluded.body WHERE failed
 """
-_CHARGE = """
+CHARGE = """
 INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, stage, model, day) DO UPDATE SET sent = sent + excluded.sent, failed = failed + excluded.failed,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
@@ -312,12 +312,12 @@ class Journal:
         stored: list[bytes | None] = []
         with self._writer:
             for key, model, failed, answer in group:
-                kept = self._writer.execute(_PUT, (key, model, now, failed, self._packing.pack(answer))).rowcount
+                kept = self._writer.execute(PUT, (key, model, now, failed, self._packing.pack(answer))).rowcount
                 if kept:
                     stored.append(None)
                 else:
                     stored.append(self._writer.execute("SELECT body FROM calls WHERE key = ?", (key,)).fetchone()[0])
-            self._writer.executemany(_CHARGE, _sums(charges))
+            self._writer.executemany(CHARGE, _sums(charges))
         return stored
 
 

@@ -84,6 +84,7 @@ class LLM:
         price: of its tokens if they are not sent in a batch, None if it is not known.
         batch: they are, save the preflight's.
         observe: told the seconds of every answered call.
+        elsewhere: another journal, asked for what is not in ours.
     """
 
     name: str
@@ -100,6 +101,7 @@ class LLM:
     price: Price | None = None
     batch: bool = False
     observe: Callable[[float], None] | None = None
+    elsewhere: Callable[[bytes], Awaitable[Completion | Failure | None]] | None = None
     _row: int = field(init=False)
     _traits_row: int = field(init=False)
     _metered: bool = field(init=False)
@@ -193,6 +195,11 @@ class LLM:
 
     async def _answer(self, key: bytes, request: Request, tally: Tally, stage: str, rank: int) -> Completion:
         answer: Completion | Failure
+        if self.elsewhere is not None:
+            known = await self.elsewhere(key)
+            if known is not None and not (isinstance(known, Failure) and self._ask_again(key)):
+                tally.from_journal += 1
+                return _handed_on(known)
         call = self._call(request, tally, rank=rank)
         try:
             answer = await self._send(call, self.attempts)

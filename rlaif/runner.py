@@ -130,7 +130,7 @@ class Runner:
             await asyncio.wait(self._tasks)
 
     async def _begin_all(self, prompts: Iterable[Record]) -> None:
-        for number, records in enumerate(_chunks(prompts, PART_RECORDS)):
+        for number, records in enumerate(chunks(prompts, PART_RECORDS)):
             if self._is_finished(number, len(records)):
                 continue
             await self._open_parts.acquire()
@@ -217,7 +217,7 @@ class Runner:
         self.stop()
 
 
-def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+def chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
     iterator = iter(records)
     while chunk := list(islice(iterator, size)):
         yield chunk

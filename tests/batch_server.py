@@ -69,6 +69,7 @@ class BatchServer:
     async def __aenter__(self) -> BatchServer:
         self._ids = itertools.count(1)
         app = web.Application(middlewares=[self._faulty], client_max_size=2**30)
+        app.router.add_post("/v1/chat/completions", self._live)
         app.router.add_post("/v1/files", self._upload)
         app.router.add_get("/v1/files/{id}/content", self._content)
         app.router.add_post("/v1/batches", self._create)
@@ -120,6 +121,11 @@ class BatchServer:
         return _error(status, "planted") if status else reply
 
     # Files and batches as OpenAI has them
+
+    async def _live(self, request: web.Request) -> web.Response:
+        reply = self.answer(await request.json())
+        assert isinstance(reply, dict)
+        return web.json_response(reply)
 
     async def _upload(self, request: web.Request) -> web.Response:
         form = await request.post()

@@ -14,6 +14,7 @@ from rlaif.types import Completion, Request
 Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "scripted"]
 # These hold the weights in this machine's memory.
 ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers"})
+BATCHES: tuple[Provider, ...] = ("openai", "anthropic")
 FALLBACK = ".fallback"  # after a role: the role of its fallback
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -26,7 +27,7 @@ FORMS = (
 _READ_BY: dict[str, tuple[Provider, ...]] = {
     "base_url": ("openai", "anthropic"),
     "endpoints": ("openai", "anthropic"),
-    "batch": ("openai", "anthropic"),
+    "batch": BATCHES,
     "requests_per_minute": ("openai", "anthropic"),
     "tokens_per_minute": ("openai", "anthropic"),
     "api_key_env": ("openai", "anthropic"),

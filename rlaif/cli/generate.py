@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +25,12 @@ MaxCalls = Annotated[
     int | None, typer.Option(metavar="N", help="Stop before the run has sent more, all its invocations together.")
 ]
 MaxTime = Annotated[str | None, typer.Option(metavar="TIME", help="Stop sending after so long, like 2h, 90m or 600s.")]
+ExecutorOption = Annotated[
+    Literal["local", "ray"], typer.Option(help="Where parts are made: in this process, or by workers on Ray (ray.*).")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics at 127.0.0.1:PORT while it runs; 0: any.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json to standard output instead.")]
 
 
@@ -47,8 +54,13 @@ def generate(
     max_cost: MaxCost = None,
     max_calls: MaxCalls = None,
     max_time: MaxTime = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Ask OpenAI's and Anthropic's models by their batch APIs: half the price.")
+    ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
     allow_code: AllowCode = False,
+    executor: ExecutorOption = "local",
+    metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a constitution and prompts into a preference dataset.
@@ -77,9 +89,11 @@ def generate(
         max_cost=max_cost,
         max_calls=max_calls,
         max_time=max_time,
+        batch=batch,
         rebuild=rebuild,
         allow_code=allow_code,
-        observer=_observer(as_json),
+        executor=executor,
+        observer=_observer(as_json, metrics_port),
     )
     _end(result, as_json)
 
@@ -91,6 +105,8 @@ def retry(
     max_calls: MaxCalls = None,
     max_time: MaxTime = None,
     allow_code: AllowCode = False,
+    executor: ExecutorOption = "local",
+    metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run, and ask again for what failed in it; what was answered is not asked again."""
@@ -103,7 +119,8 @@ def retry(
         max_calls=max_calls,
         max_time=max_time,
         allow_code=allow_code,
-        observer=_observer(as_json),
+        executor=executor,
+        observer=_observer(as_json, metrics_port),
     )
     _end(result, as_json)
 
@@ -120,11 +137,19 @@ def export(
     _end(api.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
 
 
-def _observer(as_json: bool) -> Observer:
+def _observer(as_json: bool, metrics_port: int | None) -> Observer:
     from rlaif.cli.progress import live, plain
 
-    def observe(job: Job) -> AbstractContextManager[object]:
-        return live(job) if sys.stderr.isatty() and not as_json else plain(job)
+    @contextmanager
+    def observe(job: Job) -> Iterator[None]:
+        with ExitStack() as watching:
+            if metrics_port is not None:
+                from rlaif.metrics import metrics_server
+
+                port = watching.enter_context(metrics_server(job, metrics_port))
+                typer.echo(f"metrics at http://127.0.0.1:{port}/metrics", err=True)
+            watching.enter_context(live(job) if sys.stderr.isatty() and not as_json else plain(job))
+            yield
 
     return observe
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import rlaif
 from rlaif.backends import Backend, ModelSpec, identity_of
 from rlaif.backends.anthropic import AnthropicBackend
 from rlaif.backends.anthropic_batch import AnthropicBatches
@@ -25,7 +26,7 @@ from rlaif.backends.openai import OpenAIBackend
 from rlaif.backends.openai_batch import OpenAIBatches
 from rlaif.constitution import load_constitution
 from rlaif.context import Context
-from rlaif.errors import Pending, ProviderError, StoreError
+from rlaif.errors import ConfigError, Pending, ProviderError, StoreError
 from rlaif.journal import Journal, Traits
 from rlaif.llm import LLM
 from rlaif.runner import Runner
@@ -716,3 +717,37 @@ async def test_a_run_stopped_while_it_waits_is_taken_up_by_the_same_command(tmp_
             assert len(list(folder.records())) == 20
         names = [name for batch in server.submitted for name in batch]
         assert len(names) == len(set(names)) == 80
+
+
+async def test_the_command_sends_whole_passes_in_batches_and_a_second_one_sends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BatchBackend.__init__.__kwdefaults__, "wait_s", (0.01, 0.05))
+    (tmp_path / "two.yaml").write_text("name: two\nstages:\n  - sample: {n: 2}\n  - judge\n")
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Is {i} kind?"}}\n' for i in range(5)))
+
+    async def generate(server: BatchServer) -> rlaif.Result:
+        model = f"{{provider: openai, model: m, base_url: '{server.url}'}}"
+        return await asyncio.to_thread(
+            rlaif.generate,
+            str(tmp_path / "two.yaml"),
+            prompts=str(tmp_path / "prompts.jsonl"),
+            runs_dir=tmp_path,
+            run="r",
+            set=[f"models.{role}={model}" for role in ("policy", "judge")],
+            batch=True,
+        )
+
+    async with BatchServer() as server:
+        result = await generate(server)
+        again = await generate(server)
+        assert len(server.batches) == 2  # all samples, then all comparisons
+        assert [len(batch.calls) for batch in server.batches.values()] == [10, 10]
+    assert result.summary["outcomes"] == {"ok": 5}
+    assert (result.summary["calls"]["sent"], again.summary["calls"]["sent"]) == (21, 0)  # the first question goes live
+    assert not list((tmp_path / "batches").glob("*.json"))
+
+
+def test_without_a_model_that_has_a_batch_api_there_is_nothing_to_batch(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no model of this run has a batch API"):
+        rlaif.generate("small", policy="scripted", judge="scripted", runs_dir=tmp_path, batch=True)
