@@ -14,10 +14,10 @@ stop = echo "$(1)" >&2; exit 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two pips in one environment would break it
-.PHONY: help demo test test-slow check coverage clean
+.PHONY: help demo test test-slow bench-quick bench check coverage clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-local .venv/.stamp-model ## constitution and prompts -> preference dataset, on the bundled model
 	$(BIN)/rlaif generate small --constitution safety.yaml --limit 12 --run $(RUN)
@@ -28,6 +28,12 @@ test: .venv/.stamp-dev .venv/.stamp-model ## the fast tests
 # pytest exits 5 where it finds no test to run; that is no failure here.
 test-slow: .venv/.stamp-train .venv/.stamp-model ## the tests that need big parts: torch, training, vLLM
 	$(BIN)/pytest -m slow || test $$? -eq 5
+
+bench-quick: .venv/.stamp-dev ## our engine beside a raw aiohttp loop, within a minute
+	$(BIN)/python benchmarks/quick.py
+
+bench: .venv/.stamp-dev ## the table in benchmarks/README.md: ours, the raw loop, four peers (about an hour, 2 GB)
+	$(BIN)/python benchmarks/full.py --venvs .venv-peers
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

@@ -74,7 +74,7 @@ def main() -> None:
             for contestant in contestants:
                 print(f"{phase} {number + 1}/{repeats}: {contestant.name}", flush=True)
                 measure(contestant, number)
-            write(table(contestants, given))  # an interrupted run leaves what it has
+                write(table(contestants, given))  # an interrupted run leaves what it has
 
 
 def ready(given: argparse.Namespace) -> list[Contestant]:

@@ -53,6 +53,7 @@ class MockServer:
 def mock(**settings: float | str) -> Iterator[MockServer]:
     """A mock with these settings, on its core. This process moves there too: it must not disturb the client."""
     os.sched_setaffinity(0, {MOCK_CORE})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended here too
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     process = subprocess.Popen([sys.executable, str(HERE / "mock.py"), *flags], stdout=subprocess.PIPE)
     try:

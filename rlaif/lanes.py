@@ -18,10 +18,13 @@ from rlaif.backends import Backend
 from rlaif.errors import EndpointGone, Pending, ProviderError, ProviderErrorKind
 from rlaif.types import Request
 
-# A refusal for the rate cuts the calls in flight to this share, once for all that were sent before it ...
-_CUT = 0.8
+# Of the last replies (a mean that forgets: each counts for 1/64 of it), so many may be refusals for the rate: the
+# calls wait by themselves, and the server is kept full. Above it the calls in flight are cut to 0.8, once for all
+# that were sent before; above the second share the lane rests, as long as it was told ...
+_MEMORY, _CUT_ABOVE, _REST_ABOVE = 1 / 64, 0.25, 0.5
+_CUT, _SHOWN = 0.8, 32  # and not again before so many replies
 # ... and each second in which they were all used, they grow by this share, by half a call at least; a tenth as
-# fast where the last cut was, give or take this share of it: each try there may cost a rest.
+# fast where the last cut was, give or take this share of it.
 _GROWTH_PER_S, _LEAST_GROWTH_PER_S = 0.05, 0.5
 _NEAR, _SLOWLY = 0.1, 0.1
 # Without a Retry-After: 0.1, 0.2, 0.4 ... s while nothing is answered in between.
@@ -78,6 +81,7 @@ class Lane:
     broken: ProviderError | None = None  # why it is left alone now
     given_up: bool = False
     _backend: Backend | None = None
+    _refusals: float = 0.0  # their share of the last replies
     _rests: int = 0  # in a row, that nobody named
     _cut_at: float = 0.0
     _cut_from: float = 0.0
@@ -129,6 +133,7 @@ class Lane:
     def answered(self, now: float) -> None:
         self._failing_since = None
         self._since_cut[0] += 1
+        self._refusals -= self._refusals * _MEMORY
         self.failures = self._rests = 0
         self._breaks_after = _BREAKS_AFTER
         if self.limit < self.most:
@@ -144,18 +149,24 @@ class Lane:
         known = now < self.resting_until or sent_at <= self._cut_at
         self.refused += 1
         self._since_cut[1] += 1
-        if error.retry_after_s is not None:
-            self.rest(min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.05))
-        if known:
-            return
+        self._refusals += (1.0 - self._refusals) * _MEMORY
+        if self._refusals >= _REST_ABOVE:
+            self._rest_as_told(error, known)
         answered, refused = self._since_cut
+        shown = answered + refused >= _SHOWN or not self._cut_at  # what the last cut came to
+        if known or not shown or self._refusals < _CUT_ABOVE:
+            return
         self._cut_from = min(self.limit, self.in_flight + 1)
-        if self._cut_at and refused > 2 * answered + 8:  # far too many: what got through says how many are not
-            self._cut_from = min(self._cut_from, answered + 1)
+        if self._cut_at and refused > 2 * answered:  # far too many
+            self._cut_from = max(min(self._cut_from, answered), self._cut_from / 4)
         self.limit = max(1.0, _CUT * self._cut_from)
         self._cut_at = self._grown_at = now
         self._since_cut = [0, 0]
-        if error.retry_after_s is None:
+
+    def _rest_as_told(self, error: ProviderError, known: bool) -> None:
+        if error.retry_after_s is not None:
+            self.rest(min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.05))
+        elif not known:
             self.rest(min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**self._rests) * random.uniform(0.5, 1.0))
             self._rests += 1
         if self._fails_for_s() > self.outage_s + (error.retry_after_s or 0.0):

@@ -305,8 +305,6 @@ class LLM:
 
     def _wait_s(self, call: _Call, again: int) -> float:
         assert call.error is not None
-        if call.error.kind == "rate_limit":
-            return 0.0  # its lane rests
         if any(lane not in call.failed_by and lane.broken is None for lane in self.lanes.all):
             return 0.0  # another one may do it now
         if call.error.retry_after_s is not None:

@@ -115,11 +115,11 @@ def fingerprint(settings: Prompts) -> str:
 
 
 def _records(settings: Prompts, rows: Iterator[_Row]) -> Iterator[Record]:
-    row = None
+    row, label = None, settings.label
     for number, row in enumerate(rows, 1):
         prompt = _prompt(row, settings)
         category = _category(row, settings.category_column)
-        yield Record(id=prompt_id(prompt), prompt=prompt, category=category, source=f"{settings.label}:{number}")
+        yield Record(id=prompt_id(prompt), prompt=prompt, category=category, source=f"{label}:{number}")
     if row is None:
         raise ConfigError(f"{settings.path}: no prompts in it; give a file with at least one row")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 
@@ -66,17 +67,29 @@ async def test_those_that_wait_are_served_by_rank() -> None:
     assert order == [3, 5, 7]
 
 
-async def test_a_refusal_for_the_rate_cuts_once_for_all_that_were_sent_before_it() -> None:
+async def test_many_refusals_cut_once_for_all_that_were_sent_before() -> None:
     one, now = lane(most=100), time.monotonic()
-    for _ in range(50):
+    for _ in range(90):
         one.take(0, now)
-    for _ in range(20):
+    for _ in range(60):
         one.in_flight -= 1
         one.slowed(BUSY, now, now + 1)
-    assert one.limit == pytest.approx(0.8 * 50)  # not of the 100 that it was allowed
-    one.slowed(BUSY, now + 2, now + 2)
-    assert one.limit < 40
-    assert one.refused == 21
+    assert one.limit == pytest.approx(0.8 * 72)  # of those in flight when it was clear, not of the 100 allowed
+    one.slowed(BUSY, now + 90, now + 90)
+    assert one.limit < 0.8 * 72
+    assert one.refused == 61
+
+
+async def test_a_refusal_now_and_then_costs_its_own_call_a_wait_and_the_lane_nothing() -> None:
+    one, now, rng = lane(most=100), time.monotonic(), random.Random(1)
+    for i in range(5000):
+        one.in_flight = 99
+        if rng.random() < 0.1:
+            one.slowed(ProviderError("rate_limit", "busy", retry_after_s=1.0), now + i / 100, now + i / 100)
+        else:
+            one.answered(now + i / 100)
+    assert one.limit > 80
+    assert one.resting_until == 0.0
 
 
 async def test_what_was_cut_grows_slowly_while_it_is_used_and_never_past_the_setting() -> None:
@@ -100,7 +113,8 @@ async def test_what_was_cut_grows_slowly_while_it_is_used_and_never_past_the_set
 async def test_a_lane_rests_as_long_as_it_was_told_and_then_goes_on() -> None:
     one = lane()
     several = lanes(one)
-    one.slowed(ProviderError("rate_limit", "later", retry_after_s=0.2), 0.0, time.monotonic())
+    for _ in range(60):
+        one.slowed(ProviderError("rate_limit", "later", retry_after_s=0.2), 0.0, time.monotonic())
     start = time.monotonic()
     await several.take()
     assert 0.2 <= time.monotonic() - start < 5

@@ -16,9 +16,12 @@ import pytest
 import rlaif as package
 from rlaif.store import RunFolder, encode
 from tests.cli.command import Command, Done, start
+from tests.server import Body, Reply, Server, answer
+from tests.test_job import served
 
 POLICY = "{provider: scripted, model: big-policy, price: {input: 3, cached: 0.3, output: 15}"
 JUDGE = "{provider: scripted, model: small-judge, price: {input: 0.2, output: 0.8}"
+ROLES = ("policy", "judge")
 OPTIONS = ["generate", "--set", "revise.rounds=1"]
 
 
@@ -270,3 +273,33 @@ def test_a_retry_keeps_to_the_limits_of_the_run_too(rlaif: Command) -> None:
     assert (stopped.code, stopped.json["calls"]["sent"]) == (3, 2)
     assert stopped.json["ledger"]["sent"] == sent + 2
     assert rlaif("retry", "r", "--max-time", "soon").code == 2
+
+
+def test_what_a_server_counted_is_what_the_run_says_it_spent(tmp_path: Path) -> None:
+    failed = 0
+
+    def sometimes(body: Body) -> Reply:
+        nonlocal failed
+        if len(server.requests) % 7 == 0:
+            failed += 1
+            return 500, "busy", {"retry-after": "0"}
+        return answer(body)
+
+    with served(Server(sometimes)) as server:
+        price = "{input: 3, cached: 0.3, output: 15}"
+        model = f"{{provider: openai, model: m, base_url: '{server.url}', price: {price}}}"
+        result = package.generate(
+            "small",
+            limit=30,
+            runs_dir=tmp_path,
+            run="r",
+            set=[f"models.{role}={model}" for role in ROLES],
+            max_cost=0.015,
+        )
+    assert result.status == "stopped"
+    ledger = result.summary["ledger"]
+    assert ledger["sent"] == len(server.requests)
+    # 7 tokens in, of them 2 cached, and 3 out.
+    bill = (len(server.requests) - failed) * (5 * 3 + 2 * 0.3 + 3 * 15) / 1e6
+    assert ledger["cost_usd"] == pytest.approx(bill)
+    assert 0.003 < bill <= 0.015
