@@ -68,6 +68,7 @@ class _Call:
     strikes: int = 0
     error: ProviderError | None = None  # the last one
     failed_by: set[Lane] = field(default_factory=set)
+    answered_by: Lane | None = None  # whose place it keeps until the answer is in the journal
 
 
 @dataclass(slots=True)
@@ -187,6 +188,7 @@ class LLM:
             usage = completion.usage
             return completion
         finally:
+            self._done(call)
             if call.sent:
                 self.journal.charge(self._charge(call, stage, usage, failed=0)._replace(model=self.name))
 
@@ -221,7 +223,15 @@ class LLM:
             self._retried.add(key)
         failed = isinstance(answer, Failure)
         charge = self._charge(call, stage, Usage() if isinstance(answer, Failure) else answer.usage, failed=failed)
-        return _handed_on(await self.journal.put(key, self._row, answer, charge))
+        try:
+            return _handed_on(await self.journal.put(key, self._row, answer, charge))
+        finally:
+            self._done(call)
+
+    def _done(self, call: _Call) -> None:
+        """Only now may another one take its place: a kill loses no more than may be in flight."""
+        if call.answered_by is not None:
+            self.lanes.leave(call.answered_by)
 
     def _bearable(self) -> int:
         """Failures in a row: rows that fail for good are listed, but a model that is of no use burns no records."""
@@ -275,13 +285,15 @@ class LLM:
         else:
             now = time.monotonic()
             lane.answered(now)
+            call.answered_by = lane
             if lane.tokens is not None:
                 lane.tokens.take(completion.usage.prompt_tokens + completion.usage.completion_tokens - call.tokens, now)
             if self.observe is not None:
                 self.observe(now - sent_at)
             return completion
         finally:
-            self.lanes.leave(lane)
+            if call.answered_by is None:
+                self.lanes.leave(lane)
 
     async def _send_again(self, call: _Call, attempts: int) -> Completion:
         await self.lanes.pause(self._wait_s(call, 0))
