@@ -91,16 +91,15 @@ class Templates:
             for name, allowed in VARIABLES.items()
         }
         self.fingerprint = digest.hexdigest()
-        self._shared = {
-            (name, few_shot): _count_shared(turns, few_shot)
-            for name, turns in self._turns.items()
-            for few_shot in (True, False)
-        }
+        both = [(name, few_shot) for name in self._turns for few_shot in (True, False)]
+        self._shared = {(name, few_shot): _count_shared(self._turns[name], few_shot) for name, few_shot in both}
+        self._fixed = {(name, few_shot): _fixed(self._turns[name], few_shot) for name, few_shot in both}
 
     def render(self, template: str, conversation: Messages, /, **values: object) -> Messages:
         """The messages of `template`; `conversation` fills its `--- conversation` turns."""
-        messages: list[Message] = []
-        for turn in self._turns[template]:
+        fixed, count = self._fixed[template, values.get("few_shot", True) is True]
+        messages = list(fixed)
+        for turn in self._turns[template][count:]:
             if turn.role is None:
                 for message in conversation:
                     _append(messages, message.role, message.content)
@@ -147,6 +146,7 @@ class Templates:
         try:
             parsed = self._environment.parse(text)
             template = self._environment.from_string(text)
+            template.globals = dict(template.globals)  # a ChainMap, which every rendering would walk through
         except jinja2.TemplateSyntaxError as error:
             where = f"{path}:{line + error.lineno - 1}"
             raise ConfigError(f"{where}: {error.message} (a block ends in the turn it began in)") from error
@@ -214,6 +214,16 @@ def _count_shared(turns: Sequence[_Turn], few_shot: bool) -> int:
         if turn.role is None or (not turn.varies and turn.said(few_shot=few_shot)):
             break
     return len(messages)
+
+
+def _fixed(turns: Sequence[_Turn], few_shot: bool) -> tuple[list[Message], int]:
+    """What the first turns come to, before any that depends on the record, and how many they are."""
+    messages: list[Message] = []
+    first = list(takewhile(lambda turn: turn.role is not None and not turn.varies, turns))
+    for turn in first:
+        if text := turn.said(few_shot=few_shot):
+            _append(messages, turn.role or "user", text)
+    return messages, len(first)
 
 
 def _append(messages: list[Message], role: Role, text: str) -> None:
