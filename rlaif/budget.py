@@ -157,6 +157,13 @@ class Budget:
                 self.release(late, sent=False)
             raise
 
+    def stop(self) -> None:
+        """Those that wait for room get None: no call begins any more."""
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
     def reserve_now(
         self, prompt_tokens: int, completion_tokens: int, price: Price | None, *, batch: bool = False
     ) -> Reservation | None:
@@ -304,6 +311,15 @@ class Limited:
         settle = getattr(self._backend, "settle", None)  # optional part of the Backend protocol
         return settle is not None and await settle()
 
+    def stop(self) -> None:
+        self._budget.stop()
+        if (stop := getattr(self._backend, "stop", None)) is not None:  # optional part of the Backend protocol
+            stop()
+
+    @property
+    def waiting(self) -> str:
+        return getattr(self._backend, "waiting", "")
+
     async def close(self) -> None:
         await self._backend.close()
 
@@ -339,7 +355,6 @@ class LimitedBatches(Limited):
     ) -> None:
         super().__init__(batches, budget, price, lost, waits=False)
         self.live = Limited(batches.live, budget, live_price, lost, waits=False)
-        self.stop = batches.stop
         self._queued: dict[bytes, Reservation] = {}
 
     async def complete(self, request: Request) -> Completion:

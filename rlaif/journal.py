@@ -285,8 +285,12 @@ class Journal:
                         future.set_exception(failure)
             else:
                 for (_, answer, future), other in zip(group, stored, strict=True):
-                    if not future.done():
+                    if future.done():
+                        continue
+                    try:
                         future.set_result(answer if other is None else self._unpacked(other))
+                    except StoreError as error:
+                        future.set_exception(error)
         self._writing = None
 
     async def _committed(self, group: list[_Entry], charges: list[Charge]) -> list[bytes | None]:

@@ -10,8 +10,7 @@ import asyncio
 import heapq
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from rlaif.backends import Backend
@@ -30,6 +29,7 @@ _NEAR, _SLOWLY = 0.1, 0.1
 # Without a Retry-After: 0.1, 0.2, 0.4 ... s while nothing is answered in between.
 _FIRST_REST_S, _LONGEST_REST_S = 0.1, 30.0
 _LONGEST_RETRY_AFTER_S = 600.0
+_LONG_S = 5.0  # a wait that is the lane's, not the call's
 # So many failures in a row open the breaker; it then asks a question that the model can answer, after 1, 2, 4 ... s.
 _BREAKS_AFTER = 5
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
@@ -87,7 +87,7 @@ class Lane:
     _cut_from: float = 0.0
     _since_cut: list[int] = field(default_factory=lambda: [0, 0])  # answered, refused
     _grown_at: float = 0.0
-    _failing_since: float | None = None
+    _refused_since: float | None = None  # nothing was answered since
     _breaks_after: int = _BREAKS_AFTER
 
     def __post_init__(self) -> None:
@@ -122,6 +122,11 @@ class Lane:
             at = at if rate is None else max(at, rate.ready_at())
         return at
 
+    def refused_too_long(self, error: ProviderError, now: float) -> bool:
+        """Nothing but refusals for so long, the wait that was asked for apart."""
+        for_s = now - (self._refused_since or now)
+        return self._refusals >= _REST_ABOVE and for_s > self.outage_s + (error.retry_after_s or 0.0)
+
     def take(self, tokens: int, now: float) -> None:
         self.in_flight += 1
         self.sent += 1
@@ -131,15 +136,14 @@ class Lane:
             self.tokens.take(tokens, now)
 
     def answered(self, now: float) -> None:
-        self._failing_since = None
+        self._refused_since = None
         self._since_cut[0] += 1
         self._refusals -= self._refusals * _MEMORY
         self.failures = self._rests = 0
         self._breaks_after = _BREAKS_AFTER
         if self.limit < self.most:
-            # Only what is used may grow, and not what the last cut has not shown yet.
-            since, self._grown_at = now - self._grown_at, now
-            if self.in_flight + 1 >= int(self.limit) and since < 1.0:
+            since, self._grown_at = min(1.0, now - self._grown_at), now
+            if self.in_flight + 1 >= int(self.limit):  # only what is used may grow
                 growth = since * max(_LEAST_GROWTH_PER_S, _GROWTH_PER_S * self.limit)
                 near = abs(self.limit - self._cut_from) <= _NEAR * self._cut_from
                 self.limit = min(self.most, self.limit + growth * (_SLOWLY if near else 1.0))
@@ -150,7 +154,8 @@ class Lane:
         self.refused += 1
         self._since_cut[1] += 1
         self._refusals += (1.0 - self._refusals) * _MEMORY
-        if self._refusals >= _REST_ABOVE:
+        self._refused_since = self._refused_since or now
+        if self._refusals >= _REST_ABOVE or (error.retry_after_s or 0.0) > _LONG_S:
             self._rest_as_told(error, known)
         answered, refused = self._since_cut
         shown = answered + refused >= _SHOWN or not self._cut_at  # what the last cut came to
@@ -165,60 +170,41 @@ class Lane:
 
     def _rest_as_told(self, error: ProviderError, known: bool) -> None:
         if error.retry_after_s is not None:
-            self.rest(min(error.retry_after_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.05))
+            self.rest(error.retry_after_s * random.uniform(1.0, 1.05))
         elif not known:
             self.rest(min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**self._rests) * random.uniform(0.5, 1.0))
             self._rests += 1
-        if self._fails_for_s() > self.outage_s + (error.retry_after_s or 0.0):
-            self.give_up(error)
 
     def rest(self, seconds: float) -> None:
-        self.resting_until = max(self.resting_until, time.monotonic() + seconds)
+        self.resting_until = max(self.resting_until, time.monotonic() + min(seconds, _LONGEST_RETRY_AFTER_S))
 
     def failed(self, error: ProviderError) -> bool:
         """Counts a failure that may be the endpoint's; True when it is time to leave it alone."""
         self.failures += 1
-        self._fails_for_s()
-        if self.failures < self._breaks_after or self.broken is not None:
+        if self.broken is not None or self.failures < max(self._breaks_after, self.in_flight):
             return False
         self.broken = error
         return True
 
-    def _fails_for_s(self) -> float:
-        self._failing_since = self._failing_since or time.monotonic()
-        return time.monotonic() - self._failing_since
-
-    def give_up(self, error: ProviderError) -> None:
-        self.broken, self.given_up = error, True
-
-    async def mended(self, question: Request | None, pause: Callable[[float], Awaitable[None]]) -> bool:
-        """Waits until a small question is answered; False when it is given up.
+    async def probe(self, question: Request | None) -> ProviderError | None:
+        """Does it answer a small question? Taken up again if so; else why not.
 
         The calls that failed are not asked here: they may fail for what is in them. If the lane fails them
         again although it answers the question, it is left alone less readily.
         """
-        wait_s = _FIRST_PROBE_S
-        while self.broken is not None and not self.given_up:
-            await pause(min(wait_s, self.outage_s) * random.uniform(0.8, 1.2))
-            wait_s = min(_LONGEST_PROBE_S, 2.0 * wait_s)
-            if self._fails_for_s() > self.outage_s:
-                self.given_up = True
-            elif question is None:
-                self.broken = None
-            else:
-                await self._ask(question)
-        self.failures = 0
-        return not self.given_up
-
-    async def _ask(self, question: Request) -> None:
         try:
-            await self.live.complete(question)
+            if question is not None:
+                await self.live.complete(question)
+                self._breaks_after *= 2
+        except Pending:  # it has no place in the budget now, or no turn
+            return self.broken
         except ProviderError as error:
             if error.kind != "rate_limit":  # then it is there
-                self.broken, self.given_up = error, not error.transient
-                return
-        self.broken = None
-        self._breaks_after *= 2
+                self.broken = error
+                return error
+        if not self.given_up:
+            self.broken, self.failures = None, 0
+        return None
 
 
 class Lanes:
@@ -252,7 +238,8 @@ class Lanes:
         if not self._waiting and (lane := self._best(time.monotonic(), rank, avoid)) is not None:
             lane.take(tokens, time.monotonic())
             return lane
-        self._check_any()
+        if (gone := self.gone) is not None:
+            raise gone
         future: asyncio.Future[Lane] = asyncio.get_running_loop().create_future()
         self._turn += 1
         heapq.heappush(self._waiting, (rank, self._turn, tokens, future))
@@ -285,12 +272,26 @@ class Lanes:
             if soonest is not None:
                 self._timer = asyncio.get_running_loop().call_later(max(0.0, soonest - now), self.serve)
 
+    @property
+    def gone(self) -> EndpointGone | None:
+        """Why there is nobody left to ask."""
+        errors = [lane.broken for lane in self.all if lane.given_up and lane.broken is not None]
+        if len(errors) < len(self.all):
+            return None
+        last = errors[-1]
+        return EndpointGone(last.kind, str(last), status=last.status, parameter=last.parameter)
+
+    def slowed(self, lane: Lane, error: ProviderError, sent_at: float) -> None:
+        """A call was refused for the rate."""
+        now = time.monotonic()
+        lane.slowed(error, sent_at, now)
+        if lane.refused_too_long(error, now):
+            self._give_up(lane, error)
+
     def failed(self, lane: Lane, error: ProviderError) -> None:
         """A failure that may be the endpoint's own; a key or a model that is refused will not do tomorrow."""
         if error.kind in REFUSED_FOR_GOOD:
-            if not lane.given_up:
-                lane.give_up(error)
-                self._given_up(lane)
+            self._give_up(lane, error)
         elif lane.failed(error):
             self._say(f"{lane.name} is left alone until it answers again ({error})")
             task = asyncio.get_running_loop().create_task(self._mend(lane))
@@ -318,7 +319,9 @@ class Lanes:
 
     async def close(self) -> None:
         self.stop()
-        await asyncio.gather(*self._mending)
+        for task in self._mending:
+            task.cancel()
+        await asyncio.gather(*self._mending, return_exceptions=True)
         for lane in self.all:
             if lane.opened is not None:
                 await lane.opened.close()
@@ -332,28 +335,32 @@ class Lanes:
         return free[0] if free else None
 
     async def _mend(self, lane: Lane) -> None:
-        with suppress(Pending):
-            if await lane.mended(self.question, self.pause):
-                self._say(f"{lane.name} answers again")
-                self.serve()
-            else:
-                self._given_up(lane)
+        since, wait_s = time.monotonic(), _FIRST_PROBE_S
+        try:
+            while not lane.given_up:
+                await self.pause(min(wait_s, lane.outage_s) * random.uniform(0.8, 1.2))
+                wait_s = min(_LONGEST_PROBE_S, 2.0 * wait_s)
+                error = await lane.probe(self.question)
+                if error is None:
+                    self._say(f"{lane.name} answers again")
+                    self.serve()
+                    return
+                if not error.transient or time.monotonic() - since > lane.outage_s:
+                    self._give_up(lane, error)
+        except Pending:  # stopped
+            return
+        except Exception as bug:  # whatever it is, no caller may wait for ever
+            self._give_up(lane, ProviderError("server", f"{lane.name}: {bug!r}"))
 
-    def _given_up(self, lane: Lane) -> None:
-        if all(other.given_up for other in self.all):
-            for *_, future in self._waiting:
-                if not future.done():
-                    future.set_exception(_gone(lane.broken))
-            self._waiting.clear()
-        else:
-            self._say(f"{lane.name} is given up, the others go on ({lane.broken})")
+    def _give_up(self, lane: Lane, error: ProviderError) -> None:
+        if lane.given_up:
+            return
+        lane.broken, lane.given_up = error, True
+        if (gone := self.gone) is None:
+            self._say(f"{lane.name} is given up, the others go on ({error})")
             self.serve()
-
-    def _check_any(self) -> None:
-        if all(lane.given_up for lane in self.all):
-            raise _gone(self.all[-1].broken)
-
-
-def _gone(error: ProviderError | None) -> EndpointGone:
-    assert error is not None
-    return EndpointGone(error.kind, str(error), status=error.status, parameter=error.parameter)
+            return
+        for *_, future in self._waiting:
+            if not future.done():
+                future.set_exception(gone)
+        self._waiting.clear()

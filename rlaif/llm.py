@@ -21,7 +21,7 @@ from rlaif.prices import Price
 from rlaif.types import Completion, Failure, Message, Request, Usage
 
 # A provider that names no wait: 0.5, 1, 2, ... up to 30 s, each a random share of it.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_RETRY_AFTER_S = 0.5, 30.0, 600.0
 # A model that failed so many calls in a row is of no use, before it ever answered and after.
 _NEVER_ANSWERED, _NO_LONGER = 8, 1000
 # Somebody waits for the first answer: for a limit to pass, not longer than this.
@@ -133,6 +133,7 @@ class LLM:
             found = self.journal.find(key)
             if found is not None and not (isinstance(found[0], Failure) and self._ask_again(key)):
                 tally.from_journal += found[1]
+                self._answered = self._answered or isinstance(found[0], Completion)
                 return _handed_on(found[0])
             if not self.sending:
                 tally.unsent += 1
@@ -157,7 +158,13 @@ class LLM:
     def waits_for(self) -> list[str]:
         """What keeps its calls waiting now, in words."""
         broken = [f"{lane.name} does not answer ({lane.broken})" for lane in self.lanes.all if lane.broken]
-        return broken + [waiting for lane in self.lanes.all if (waiting := getattr(lane.opened, "waiting", ""))]
+        now = time.monotonic()
+        rests = [
+            f"{lane.name} asks for a rest of {lane.resting_until - now:.0f} s"
+            for lane in self.lanes.all
+            if lane.broken is None and lane.resting_until - now > 5.0
+        ]
+        return broken + rests + [waiting for lane in self.lanes.all if (waiting := getattr(lane.opened, "waiting", ""))]
 
     @property
     def batched(self) -> bool:
@@ -186,6 +193,7 @@ class LLM:
         try:
             completion = await self._send(call, attempts + len(self.lanes.all) - 1)
             usage = completion.usage
+            self._answered = True
             return completion
         finally:
             self._done(call)
@@ -206,11 +214,12 @@ class LLM:
         try:
             answer = await self._send(call, self.attempts)
         except ProviderError as error:
-            tally.failed += 1
+            gone = self.lanes.gone if error.transient or error.fatal else None
             self._failures_in_a_row += 1
-            if error.fatal or (self._failures_in_a_row >= self._bearable() and not self.retry_failed):
-                self.journal.charge(self._charge(call, stage, Usage(), failed=1))
-                raise
+            if gone or error.fatal or (self._failures_in_a_row >= self._bearable() and not self.retry_failed):
+                self.journal.charge(self._charge(call, stage, Usage(), failed=0))
+                raise gone or error from error
+            tally.failed += 1
             answer = Failure(error.kind, str(error))
         except Pending:
             if call.sent:  # and to be sent again, when the run was stopped
@@ -263,11 +272,15 @@ class LLM:
 
     async def _send_once(self, call: _Call) -> Completion:
         lane = await self.lanes.take(call.rank, call.tokens, call.failed_by)
+        try:
+            self.journal.check_room()
+        except BaseException:
+            self.lanes.leave(lane)
+            raise
         sent_at = time.monotonic()
         call.sent += 1
         call.tally.sent += 1
         try:
-            self.journal.check_room()
             completion = await (lane.backend if call.patient else lane.live).complete(call.request)
         except Pending:
             call.sent -= 1  # queued, not asked
@@ -277,7 +290,7 @@ class LLM:
             call.error = error
             call.failed_by.add(lane)
             if error.kind == "rate_limit":
-                lane.slowed(error, sent_at, time.monotonic())
+                self.lanes.slowed(lane, error, sent_at)
             elif error.kind in REFUSED_FOR_GOOD or (call.patient and error.transient):
                 self.lanes.failed(lane, error)
             call.strikes += error.kind in ("timeout", "server") or not (call.patient or _passes_soon(call, error))
@@ -317,11 +330,16 @@ class LLM:
 
     def _wait_s(self, call: _Call, again: int) -> float:
         assert call.error is not None
-        if any(lane not in call.failed_by and lane.broken is None for lane in self.lanes.all):
-            return 0.0  # another one may do it now
-        if call.error.retry_after_s is not None:
-            return min(call.error.retry_after_s, _LONGEST_WAIT_S) * random.uniform(1.0, 1.1)
-        return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**again) * random.uniform(0.5, 1.0)
+        now = time.monotonic()
+        others = [lane for lane in self.lanes.all if lane not in call.failed_by]
+        if any((at := lane.free_at(now)) is not None and at <= now for lane in others):
+            return 0.0  # another one does it now
+        random_wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**again) * random.uniform(0.5, 1.0)
+        asked_s = call.error.retry_after_s
+        if asked_s is None:
+            return random_wait_s
+        # A server that says "now", or whose clock is not ours, is not asked at once again and again.
+        return max(min(asked_s, _LONGEST_RETRY_AFTER_S) * random.uniform(1.0, 1.1), 0.1 * random_wait_s)
 
 
 def _passes_soon(call: _Call, error: ProviderError) -> bool:

@@ -44,7 +44,7 @@ def open_models(
         same = (
             identity_of(spec),
             spec.endpoints or spec.base_url,
-            msgspec.json.encode([spec.extra_body, spec.headers, spec.script]),
+            msgspec.json.encode([spec.extra_body, spec.headers, spec.script, spec.batch]),
         )
         if same not in opened:
             name = display_name(spec)

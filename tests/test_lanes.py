@@ -225,3 +225,62 @@ async def test_a_caller_that_went_away_takes_no_place() -> None:
     gone.cancel()
     several.leave(first)
     await asyncio.wait_for(waits, 1)
+
+
+async def test_a_lane_that_only_refuses_for_the_rate_is_given_up_and_nobody_waits_for_ever() -> None:
+    one = lane(outage_s=0.05)
+    several = lanes(one)
+    one.resting_until = time.monotonic() + 300
+    waits = asyncio.create_task(several.take())
+    await asyncio.sleep(0)
+    for _ in range(60):
+        several.slowed(one, BUSY, time.monotonic())
+    await asyncio.sleep(0.1)
+    several.slowed(one, BUSY, time.monotonic())
+    with pytest.raises(EndpointGone, match="slow down"):
+        await asyncio.wait_for(waits, 1)
+
+
+@pytest.mark.parametrize("error", [Pending(), ZeroDivisionError("a bug")])
+async def test_a_small_question_that_ends_oddly_hangs_nobody(error: Exception) -> None:
+    def odd(request: Request) -> str:
+        raise error
+
+    one = Lane("a", lambda: ScriptedBackend(odd), outage_s=0.05)
+    several = lanes(one)
+    several.question = QUESTION
+    for _ in range(5):
+        several.failed(one, DOWN)
+    with pytest.raises(EndpointGone):
+        await asyncio.wait_for(several.take(), 10)
+
+
+async def test_closing_does_not_wait_for_a_small_question() -> None:
+    async def slow(request: Request) -> str:
+        await asyncio.sleep(60)
+        return "A"
+
+    one = Lane("a", lambda: ScriptedBackend(slow), outage_s=0.05)
+    several = lanes(one)
+    several.question = QUESTION
+    for _ in range(5):
+        several.failed(one, DOWN)
+    await asyncio.sleep(0.2)
+    await asyncio.wait_for(several.close(), 5)
+
+
+async def test_a_long_wait_that_is_asked_for_is_the_lanes_at_once() -> None:
+    one = lane()
+    several = lanes(one)
+    several.slowed(one, ProviderError("rate_limit", "later", retry_after_s=60.0), time.monotonic())
+    assert one.resting_until - time.monotonic() > 59
+
+
+async def test_a_slow_lane_grows_too() -> None:
+    one, now = lane(most=64), time.monotonic()
+    one.limit = 2.0
+    for _ in range(10):
+        now += 20.0
+        one.in_flight = int(one.limit) - 1
+        one.answered(now)
+    assert one.limit >= 5.0

@@ -103,6 +103,7 @@ async def test_a_retry_asks_once_more_and_not_for_ever(journal: Journal) -> None
 async def test_an_endpoint_of_no_use_is_an_error_of_the_run_and_not_of_the_call(journal: Journal, kind: str) -> None:
     errors = [ProviderError(kind, "gone", retry_after_s=0.0) for _ in range(50)]  # type: ignore[arg-type]
     llm = LLM("m", "m@1", journal, one_lane(lambda: ScriptedBackend(Faulty(*errors)), outage_s=0.01))
+    llm.lanes.question = ask("?")
     with pytest.raises(ProviderError, match="gone"):
         await llm.complete(ask("a"), Tally())
     assert journal.get(ask("a").key()) is None

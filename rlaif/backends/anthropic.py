@@ -72,7 +72,7 @@ class AnthropicBackend:
         raw = await self.endpoint.post(self.body(request))
         try:
             completion = parse_message(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.endpoint.unreadable(raw, error) from error
         return stopped(completion, [stop for stop in request.stop if stop and not stop.strip()])
 

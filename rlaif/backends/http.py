@@ -131,7 +131,7 @@ def error_fields(raw: bytes) -> tuple[str, str, str | None]:
     """(message, code or type, parameter) of an error body in any of the shapes servers use."""
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return raw[:300].decode("utf-8", "replace").strip() or "no text", "", None
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
@@ -274,6 +274,6 @@ def _duration(text: str) -> float | None:
 def _until(text: str) -> float | None:
     """Seconds to a point in time, an HTTP date or RFC 3339; by a clock that may not be the server's."""
     for read in (parsedate_to_datetime, datetime.fromisoformat):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             return max(0.0, read(text.strip()).timestamp() - time.time())
     return None

@@ -71,7 +71,7 @@ class Pairwise(BaseModel):
             rationale=_rationales(first, ab.rationale, second, ba.rationale),
         )
         if p_ab is None or p_ba is None:
-            return msgspec.structs.replace(verdict, outcome=ab.problem or ba.problem or "unparsed")
+            return msgspec.structs.replace(verdict, outcome=_worst(ab.problem, ba.problem))
         same_winner = (p_ab - 0.5) * (p_ba - 0.5) > 0  # a tie in one order is no winner
         return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=same_winner)
 
@@ -134,6 +134,11 @@ def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
         refused = all(reply.finish_reason in REFUSALS for reply in replies)
         return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
     return _Reading((sum(votes) + 1) / (len(votes) + 2), votes, texts, rationale, None)
+
+
+def _worst(*problems: Problem | None) -> Problem:
+    """Of both orders; a refusal is what a fallback may mend."""
+    return "refusal" if "refusal" in problems else next(filter(None, problems), "unparsed")
 
 
 def _rationales(first: int, ab: str | None, second: int, ba: str | None) -> str | None:
