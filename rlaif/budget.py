@@ -236,19 +236,18 @@ class Budget:
         self.calls += sent
         while self._waiting:
             asked, future = self._waiting[0]
-            if not future.done() and (granted := self._granted(asked)) is not None:
-                future.set_result(granted)
             if not future.done():
-                return
-            self._waiting.popleft()  # granted, cancelled, or told that the run is at its end
+                granted = self._granted(asked)
+                if granted is None:  # no room; or none ever, then nobody waits any more
+                    return
+                future.set_result(granted)
+            self._waiting.popleft()
 
     def _end(self, why: str) -> None:
         if self.exhausted is not None:
             return
         self.exhausted = why
-        for _, future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self.stop()
         self.when_exhausted()
 
     def _time_over(self) -> str:
