@@ -135,14 +135,12 @@ def retry(
     """
     limits = _limits(max_cost, max_calls, max_time)
     folder = existing_run(runs_dir, run)
-    failed = frozenset(
-        number for number in folder.part_numbers() if any(r.outcome == "failed" for r in folder.read_part(number))
-    )
+    parts, settled = folder.failed()
     return run_job(
         settings_of(folder),
         folder,
-        rebuild=failed,
-        retry_failed=True,
+        rebuild=parts,
+        settled=settled,
         allow_code=allow_code,
         executor=executor,
         environment=os.environ if environment is None else environment,

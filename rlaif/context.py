@@ -27,11 +27,13 @@ class Context:
     stage: str = ""
     rank: int = 0  # of the record: the calls of the one that began first go first
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)  # (stage, model name)
+    fallen: set[tuple[str, int, str, str]] = field(default_factory=set)  # what went to a fallback, in whatever pass
+    settled: frozenset[int] = frozenset()  # ranks of records whose failed calls are not asked again in a retry
 
     def at(self, stage: str, rank: int = 0) -> Context:
-        return Context(
-            self.models, self.constitution, self.templates, self.seed, stage, rank, self.tallies
-        )  # `replace` takes three times as long
+        models, tallies, fallen = self.models, self.tallies, self.fallen
+        # `replace` takes three times as long
+        return Context(models, self.constitution, self.templates, self.seed, stage, rank, tallies, fallen, self.settled)
 
     def model(self, role: str) -> LLM:
         """The model of a role. Raises ConfigError with the roles there are."""
@@ -78,7 +80,8 @@ class Context:
             provider_seed="seed" not in rejected,
             shared=shared if traits.system_role else max(0, shared - 1),
         )
-        return await llm.complete(request, self.tally(llm), stage=self.stage, rank=self.rank)
+        again = self.rank not in self.settled
+        return await llm.complete(request, self.tally(llm), stage=self.stage, rank=self.rank, again=again)
 
     async def ask_by(
         self, role: str, template: str, conversation: Messages, values: Mapping[str, object], **sampling: Any
@@ -90,12 +93,12 @@ class Context:
         return await self.ask(role, messages, shared=shared, **sampling)
 
     async def by(
-        self, role: str, ask: Callable[[str], Awaitable[T]], refused: Callable[[T], bool] = lambda _: False
+        self, role: str, step: str, ask: Callable[[str], Awaitable[T]], refused: Callable[[T], bool] = lambda _: False
     ) -> tuple[T, str]:
         """What `ask`, given a role, makes of the model of `role`, and that model's name.
 
         Where that model fails for good or `refused` says so, its fallback is asked instead, all that `ask` asks;
-        where that is no better, the first outcome stands.
+        where that is no better, the first outcome stands. `step` tells it from what else the stage asks for the record.
         """
         model, other = self.model(role), self.models.get(role + FALLBACK)
         if other is None:
@@ -103,19 +106,25 @@ class Context:
         try:
             answer = await ask(role)
         except CallFailed as failure:
-            self.tally(model).fell_back += 1
+            self._fall_back(role, step)
             try:
                 return await ask(role + FALLBACK), other.name
             except CallFailed:
                 raise failure from None
         if not refused(answer):
             return answer, model.name
-        self.tally(model).fell_back += 1
+        self._fall_back(role, step)
         try:
             second = await ask(role + FALLBACK)
         except CallFailed:
             return answer, model.name
         return (answer, model.name) if refused(second) else (second, other.name)
+
+    def _fall_back(self, role: str, step: str) -> None:
+        """Counts it once, however many passes see it."""
+        before = len(self.fallen)
+        self.fallen.add((self.stage, self.rank, role, step))
+        self.tally(self.model(role)).fell_back += len(self.fallen) - before
 
     def draw_id(self, record_id: str, step: str) -> str:
         """The identity chance is drawn from: the same for the same run seed, record, stage and step."""

@@ -75,6 +75,7 @@ class RayRunner(Runner):
             context.templates.fingerprint,
             {role: llm.identity for role, llm in context.models.items()},
             _keys(specs.values(), environment),
+            context.settled,
             retry_failed,
             allow_code,
         )
@@ -279,7 +280,7 @@ class RayRunner(Runner):
         for lane in llm.lanes.all:
             now = [report.lanes[llm.name, lane.name] for report in reports]
             lane.in_flight = sum(one.in_flight for one in now)
-            lane.limit = sum(one.limit for one in now)
+            lane.throttle.limit = sum(one.limit for one in now)
             lane.broken = ProviderError("server", lane.name) if any(one.broken for one in now) else None
             lane.refused = sum(report.lanes[llm.name, lane.name].refused for report in self._reports.values())
         for seconds in (report.seconds.get(llm.name, ()) for report in reports):

@@ -241,8 +241,8 @@ def from_sample(
         price = prices[model]
         cost = None
         if price is not None:
-            spent = price.cost(tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens, batch=batch) / PICO
-            cost = spread * (spent * scale)
+            tokens = tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens, tally.written_tokens
+            cost = spread * (price.cost(*tokens, batch=batch) / PICO * scale)
         prompt, completion = spread * (tally.prompt_tokens * scale), spread * (tally.completion_tokens * scale)
         lines.append(Line(stage, model, round(needed * left / ran), 0, prompt, completion, cost))
     full, faster = wall_s / ran, wall_s / max(ran, min(at_once, left))

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,10 +76,7 @@ class Job:
         price = (self.prices if isinstance(counts, Tally) else self.bills).get(model)
         if not counts.prompt_tokens + counts.completion_tokens:
             return 0.0 if counts.sent == counts.failed or (price is not None and price.free) else None
-        written = counts.written_tokens if isinstance(counts, Tally) else 0
-        if price is None:
-            return None
-        return cost_usd(price, counts.prompt_tokens, counts.cached_tokens, counts.completion_tokens, written)
+        return None if price is None else _cost_usd(price, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def run(
     *,
     dry_run: bool = False,
     rebuild: bool | frozenset[int] = False,
-    retry_failed: bool = False,
+    settled: frozenset[int] | None = None,
     allow_code: bool,
     executor: Executor = "local",
     environment: Mapping[str, str],
@@ -124,7 +122,10 @@ def run(
     limits: Limits | None = None,
     sample: int | None = None,
 ) -> Result:
-    """`sample`: go through so many records only, and estimate the others."""
+    """`sample`: go through so many records only, and estimate the others.
+
+    `settled`: ask again for the calls that failed, but for those of these records, by their ranks.
+    """
     everything = 0 if sample is None else sum(1 for _ in PromptReader(settings.prompts, settings.limit))
     if sample is not None:
         settings = settings.model_copy(update={"limit": min(sample, everything)})
@@ -150,14 +151,14 @@ def run(
         status = run_in_loop(
             _records(
                 job,
-                Context({}, constitution, templates, settings.seed),
+                Context({}, constitution, templates, settings.seed, settled=settled or frozenset()),
                 stages,
                 reader,
                 prices,
                 limits,
                 sending=not dry_run,
                 rebuild=rebuild,
-                retry_failed=retry_failed,
+                retry_failed=settled is not None,
                 allow_code=allow_code,
                 executor="local" if dry_run else executor,
                 environment=dict(environment),
@@ -216,7 +217,7 @@ async def _records(
             spent = {charge: job.bills.get(charge.model) for charge in journal.ledger(job.folder.name)}
             budget.check_prices({**job.prices, **{charge.model: price for charge, price in spent.items()}})
             budget.carry(
-                sum(_at_most(charge, price) for charge, price in spent.items() if price is not None),
+                sum(_cost_usd(price, charge) for charge, price in spent.items() if price is not None),
                 sum(charge.sent for charge in spent),
             )
         if not sending:
@@ -260,7 +261,7 @@ async def _records(
                     met = await fleet.meet() if fleet is not None else {}
                     for llm in reversed(job.asked):
                         llm.traits = met.get(llm.name) or await _met(llm, context.at("preflight").tally(llm))
-                        llm.lanes.question = question(llm, llm.traits)
+                        llm.probe_with(question(llm, llm.traits), partial(context.at("probe").tally, llm))
                 except Pending:  # Ctrl-C before the run began: its name is still free
                     return _ended(budget, runner)
                 job.calls_per_record = _planned(context, stages, settings)
@@ -298,10 +299,9 @@ def _kept(budget: Budget | None, stop: Callable[[], None]) -> Iterator[None]:
         watching.cancel()
 
 
-def _at_most(charge: Charge, price: Price) -> float:
-    """What calls cost at most: the ledger does not tell which tokens were written to the provider's cache."""
-    fresh = charge.prompt_tokens - charge.cached_tokens
-    return cost_usd(price, charge.prompt_tokens, charge.cached_tokens, charge.completion_tokens, fresh)
+def _cost_usd(price: Price, counts: Tally | Charge) -> float:
+    tokens = counts.prompt_tokens, counts.cached_tokens, counts.completion_tokens, counts.written_tokens
+    return cost_usd(price, *tokens)
 
 
 async def _ledger(folder: RunFolder) -> list[Charge]:
@@ -316,6 +316,7 @@ def _from_sample(job: Job, stages: Sequence[str], everything: int) -> Estimate:
     for charge in job.ledger:
         counts = Tally(charge.sent, 0, charge.failed, prompt_tokens=charge.prompt_tokens)
         counts.cached_tokens, counts.completion_tokens = charge.cached_tokens, charge.completion_tokens
+        counts.written_tokens = charge.written_tokens
         key = charge.stage, charge.model.removesuffix(BATCH)
         tallies[key] = tallies.get(key, Tally()) + counts
     now = sum(job.tallies.values(), start=Tally())

@@ -34,10 +34,11 @@ INSERT INTO calls (key, model, at, failed, body) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET at=excluded.at, failed=excluded.failed, body=excluded.body WHERE failed
 """
 CHARGE = """
-INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, stage, model, day) DO UPDATE SET sent = sent + excluded.sent, failed = failed + excluded.failed,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
-    completion_tokens = completion_tokens + excluded.completion_tokens
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    written_tokens = written_tokens + excluded.written_tokens
 """
 
 
@@ -53,6 +54,7 @@ class Charge(NamedTuple):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    written_tokens: int = 0  # of the prompt's, to the provider's cache
 
 
 class Traits(Value, frozen=True):

@@ -10,49 +10,18 @@ import asyncio
 import heapq
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from rlaif.backends import Backend
 from rlaif.errors import EndpointGone, Pending, ProviderError, ProviderErrorKind
-from rlaif.types import Request
+from rlaif.throttle import Rate, Throttle
 
-# Of the last replies (a mean that forgets: each counts for 1/64 of it), so many may be refusals for the rate: the
-# calls wait by themselves, and the server is kept full. Above it the calls in flight are cut to 0.8, once for all
-# that were sent before; above the second share the lane rests, as long as it was told ...
-_MEMORY, _CUT_ABOVE, _REST_ABOVE = 1 / 64, 0.25, 0.5
-_CUT, _SHOWN = 0.8, 32  # and not again before so many replies
-# ... and each second in which they were all used, they grow by this share, by half a call at least; a tenth as
-# fast where the last cut was, give or take this share of it.
-_GROWTH_PER_S, _LEAST_GROWTH_PER_S = 0.05, 0.5
-_NEAR, _SLOWLY = 0.1, 0.1
-# Without a Retry-After: 0.1, 0.2, 0.4 ... s while nothing is answered in between.
-_FIRST_REST_S, _LONGEST_REST_S = 0.1, 30.0
-_LONGEST_RETRY_AFTER_S = 600.0
-_LONG_S = 5.0  # a wait that is the lane's, not the call's
 # So many failures in a row open the breaker; it then asks a question that the model can answer, after 1, 2, 4 ... s.
 _BREAKS_AFTER = 5
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
 # Of an address with a key: no other request to it will fare better.
 REFUSED_FOR_GOOD: tuple[ProviderErrorKind, ...] = ("auth", "not_found")
-_BURST_S = 1.0  # of a rate limit's calls, at once
-
-
-@dataclass(slots=True)
-class Rate:
-    """So many units a minute, a second's worth of them at once (the generic cell rate algorithm).
-
-    What is more than that at once passes too, and is waited off afterwards.
-    """
-
-    per_minute: float
-    due: float = 0.0  # when all that was taken so far is paid off
-
-    def ready_at(self) -> float:
-        return self.due - _BURST_S
-
-    def take(self, units: float, now: float) -> None:
-        self.due = max(self.due, now) + units * 60.0 / self.per_minute
 
 
 @dataclass(eq=False)
@@ -61,7 +30,7 @@ class Lane:
 
     Args:
         name: the address, with the key's variable where there are several.
-        most: calls in flight at most; `limit` is how many it takes now.
+        most: calls in flight at most; `throttle` knows how many it takes now.
         requests, tokens: the provider's own limits a minute, if they are known.
         outage_s: a lane that fails whatever it is asked for so long is given up.
     """
@@ -75,23 +44,15 @@ class Lane:
     in_flight: int = 0
     sent: int = 0
     refused: int = 0  # 429s
-    limit: float = field(init=False)
-    resting_until: float = 0.0
+    throttle: Throttle = field(init=False)
     failures: int = 0  # in a row
     broken: ProviderError | None = None  # why it is left alone now
     given_up: bool = False
     _backend: Backend | None = None
-    _refusals: float = 0.0  # their share of the last replies
-    _rests: int = 0  # in a row, that nobody named
-    _cut_at: float = 0.0
-    _cut_from: float = 0.0
-    _since_cut: list[int] = field(default_factory=lambda: [0, 0])  # answered, refused
-    _grown_at: float = 0.0
-    _refused_since: float | None = None  # nothing was answered since
     _breaks_after: int = _BREAKS_AFTER
 
     def __post_init__(self) -> None:
-        self.limit = float(self.most)
+        self.throttle = Throttle(self.most)
 
     @property
     def backend(self) -> Backend:
@@ -100,7 +61,7 @@ class Lane:
             self._backend = self.open_backend()
             endpoint = getattr(self._backend, "endpoint", None)  # optional part of the Backend protocol
             if endpoint is not None:
-                endpoint.on_rest = self.rest
+                endpoint.on_rest = self.throttle.rest
         return self._backend
 
     @property
@@ -113,19 +74,24 @@ class Lane:
     def opened(self) -> Backend | None:
         return self._backend
 
+    @property
+    def load(self) -> float:
+        """How much of what it takes now is under way."""
+        return self.in_flight / self.throttle.limit
+
     def free_at(self, now: float) -> float | None:
         """When it takes a call, as far as time decides; None while all its places are taken or it is broken."""
-        if self.broken is not None or self.in_flight + 1 > max(1.0, self.limit):
+        if self.broken is not None or self.in_flight + 1 > max(1.0, self.throttle.limit):
             return None
-        at = max(now, self.resting_until)
+        at = max(now, self.throttle.resting_until)
         for rate in (self.requests, self.tokens):
             at = at if rate is None else max(at, rate.ready_at())
         return at
 
     def refused_too_long(self, error: ProviderError, now: float) -> bool:
         """Nothing but refusals for so long, the wait that was asked for apart."""
-        for_s = now - (self._refused_since or now)
-        return self._refusals >= _REST_ABOVE and for_s > self.outage_s + (error.retry_after_s or 0.0)
+        since = self.throttle.refuses_since()
+        return since is not None and now - since > self.outage_s + (error.retry_after_s or 0.0)
 
     def take(self, tokens: int, now: float) -> None:
         self.in_flight += 1
@@ -136,47 +102,13 @@ class Lane:
             self.tokens.take(tokens, now)
 
     def answered(self, now: float) -> None:
-        self._refused_since = None
-        self._since_cut[0] += 1
-        self._refusals -= self._refusals * _MEMORY
-        self.failures = self._rests = 0
-        self._breaks_after = _BREAKS_AFTER
-        if self.limit < self.most:
-            since, self._grown_at = min(1.0, now - self._grown_at), now
-            if self.in_flight + 1 >= int(self.limit):  # only what is used may grow
-                growth = since * max(_LEAST_GROWTH_PER_S, _GROWTH_PER_S * self.limit)
-                near = abs(self.limit - self._cut_from) <= _NEAR * self._cut_from
-                self.limit = min(self.most, self.limit + growth * (_SLOWLY if near else 1.0))
+        self.failures, self._breaks_after = 0, _BREAKS_AFTER
+        self.throttle.answered(self.in_flight, now)
 
     def slowed(self, error: ProviderError, sent_at: float, now: float) -> None:
-        """Refused for the rate. Refusals of what was on its way at the last cut tell nothing new."""
-        known = now < self.resting_until or sent_at <= self._cut_at
+        """Refused for the rate."""
         self.refused += 1
-        self._since_cut[1] += 1
-        self._refusals += (1.0 - self._refusals) * _MEMORY
-        self._refused_since = self._refused_since or now
-        if self._refusals >= _REST_ABOVE or (error.retry_after_s or 0.0) > _LONG_S:
-            self._rest_as_told(error, known)
-        answered, refused = self._since_cut
-        shown = answered + refused >= _SHOWN or not self._cut_at  # what the last cut came to
-        if known or not shown or self._refusals < _CUT_ABOVE:
-            return
-        self._cut_from = min(self.limit, self.in_flight + 1)
-        if self._cut_at and refused > 2 * answered:  # far too many
-            self._cut_from = max(min(self._cut_from, answered), self._cut_from / 4)
-        self.limit = max(1.0, _CUT * self._cut_from)
-        self._cut_at = self._grown_at = now
-        self._since_cut = [0, 0]
-
-    def _rest_as_told(self, error: ProviderError, known: bool) -> None:
-        if error.retry_after_s is not None:
-            self.rest(error.retry_after_s * random.uniform(1.0, 1.05))
-        elif not known:
-            self.rest(min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**self._rests) * random.uniform(0.5, 1.0))
-            self._rests += 1
-
-    def rest(self, seconds: float) -> None:
-        self.resting_until = max(self.resting_until, time.monotonic() + min(seconds, _LONGEST_RETRY_AFTER_S))
+        self.throttle.refused(error, self.in_flight, sent_at, now)
 
     def failed(self, error: ProviderError) -> bool:
         """Counts a failure that may be the endpoint's; True when it is time to leave it alone."""
@@ -186,15 +118,15 @@ class Lane:
         self.broken = error
         return True
 
-    async def probe(self, question: Request | None) -> ProviderError | None:
-        """Does it answer a small question? Taken up again if so; else why not.
+    async def probe(self, ask: Callable[[Lane], Awaitable[None]] | None) -> ProviderError | None:
+        """Does it answer when somebody asks? Taken up again if so; else why not.
 
         The calls that failed are not asked here: they may fail for what is in them. If the lane fails them
         again although it answers the question, it is left alone less readily.
         """
         try:
-            if question is not None:
-                await self.live.complete(question)
+            if ask is not None:
+                await ask(self)
                 self._breaks_after *= 2
         except Pending:  # it has no place in the budget now, or no turn
             return self.broken
@@ -210,13 +142,13 @@ class Lane:
 class Lanes:
     """The lanes of one model, and the one queue before them.
 
-    `question` is what a lane must answer before it is trusted again; `say` is told of lanes that are left
-    alone and taken up again.
+    `probe` asks a lane that was left alone a small question, which it must answer before it is trusted again;
+    `say` is told of lanes that are left alone and taken up again.
     """
 
     def __init__(self, lanes: Sequence[Lane], say: Callable[[str], None]) -> None:
         self.all = list(lanes)
-        self.question: Request | None = None
+        self.probe: Callable[[Lane], Awaitable[None]] | None = None
         self._say = say
         self._waiting: list[tuple[int, int, int, asyncio.Future[Lane]]] = []  # a heap: rank, turn, tokens
         self._turn = 0
@@ -331,7 +263,7 @@ class Lanes:
         free = [lane for lane in self.all if (at := lane.free_at(now)) is not None and at <= now]
         if len(free) > 1:
             home = rank % len(self.all)
-            free.sort(key=lambda lane: (lane in avoid, lane.in_flight / lane.limit, lane is not self.all[home]))
+            free.sort(key=lambda lane: (lane in avoid, lane.load, lane is not self.all[home]))
         return free[0] if free else None
 
     async def _mend(self, lane: Lane) -> None:
@@ -340,7 +272,7 @@ class Lanes:
             while not lane.given_up:
                 await self.pause(min(wait_s, lane.outage_s) * random.uniform(0.8, 1.2))
                 wait_s = min(_LONGEST_PROBE_S, 2.0 * wait_s)
-                error = await lane.probe(self.question)
+                error = await lane.probe(self.probe)
                 if error is None:
                     self._say(f"{lane.name} answers again")
                     self.serve()

@@ -22,8 +22,8 @@ from rlaif.types import Completion, Failure, Message, Request, Usage
 
 # A provider that names no wait: 0.5, 1, 2, ... up to 30 s, each a random share of it.
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_RETRY_AFTER_S = 0.5, 30.0, 600.0
-# A model that failed so many calls in a row is of no use, before it ever answered and after.
-_NEVER_ANSWERED, _NO_LONGER = 8, 1000
+# A model that failed so many of a run's calls in a row is of no use, before it answered one and after.
+_NEVER_ANSWERED, _NO_LONGER = 64, 1000
 # Somebody waits for the first answer: for a limit to pass, not longer than this.
 _SOON_S = 60.0
 # What a reasoning model may think before each answer.
@@ -120,8 +120,12 @@ class LLM:
         self._billed_as = self.name + BATCH if self.batch else self.name
         self._metered = any(lane.tokens for lane in self.lanes.all)
 
-    async def complete(self, request: Request, tally: Tally, *, stage: str = "", rank: int = 0) -> Completion:
+    async def complete(
+        self, request: Request, tally: Tally, *, stage: str = "", rank: int = 0, again: bool = True
+    ) -> Completion:
         """The answer to `request`, from the journal or from the model; the lowest rank is sent first.
+
+        In a retry a failure in the journal is asked `again`, once.
 
         Raises CallFailed when the model will not answer, now or ever; Pending when it has not yet;
         ProviderError when the endpoint as a whole is of no use. A caller that is cancelled leaves
@@ -131,14 +135,15 @@ class LLM:
         task = self._in_flight.get(key)
         if task is None:
             found = self.journal.find(key)
-            if found is not None and not (isinstance(found[0], Failure) and self._ask_again(key)):
+            again = again and self.retry_failed and key not in self._retried
+            if found is not None and not (again and isinstance(found[0], Failure)):
                 tally.from_journal += found[1]
                 self._answered = self._answered or isinstance(found[0], Completion)
                 return _handed_on(found[0])
             if not self.sending:
                 tally.unsent += 1
                 raise Pending
-            task = asyncio.get_running_loop().create_task(self._answer(key, request, tally, stage, rank))
+            task = asyncio.get_running_loop().create_task(self._answer(key, request, tally, stage, rank, again))
             self._in_flight[key] = task
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return await asyncio.shield(task)
@@ -160,9 +165,9 @@ class LLM:
         broken = [f"{lane.name} does not answer ({lane.broken})" for lane in self.lanes.all if lane.broken]
         now = time.monotonic()
         rests = [
-            f"{lane.name} asks for a rest of {lane.resting_until - now:.0f} s"
+            f"{lane.name} asks for a rest of {lane.throttle.resting_until - now:.0f} s"
             for lane in self.lanes.all
-            if lane.broken is None and lane.resting_until - now > 5.0
+            if lane.broken is None and lane.throttle.resting_until - now > 5.0
         ]
         return broken + rests + [waiting for lane in self.lanes.all if (waiting := getattr(lane.opened, "waiting", ""))]
 
@@ -186,6 +191,30 @@ class LLM:
     def remember(self, traits: Traits) -> None:
         self.journal.set_traits(self._traits_row, traits)
 
+    def probe_with(self, question: Request, tally_of: Callable[[], Tally]) -> None:
+        """What a lane that was left alone must answer before it is trusted again; counted and charged as "probe"."""
+
+        async def ask(lane: Lane) -> None:
+            tally, usage = tally_of(), Usage()
+            call = self._call(question, tally, patient=False)
+            call.sent = 1
+            tally.sent += 1
+            try:
+                usage = (await lane.live.complete(question)).usage
+            except Pending:
+                call.sent = 0
+                tally.sent -= 1
+                raise
+            except ProviderError:
+                tally.failed += 1
+                raise
+            finally:
+                _count(usage, tally)
+                if call.sent:
+                    self.journal.charge(self._charge(call, "probe", usage, failed=0)._replace(model=self.name))
+
+        self.lanes.probe = ask
+
     async def send(self, request: Request, tally: Tally, *, stage: str, attempts: int) -> Completion:
         """Ask without the journal, and without patience: somebody waits. Raises the last ProviderError, or Pending."""
         call = self._call(request, tally, patient=False)
@@ -193,21 +222,19 @@ class LLM:
         try:
             completion = await self._send(call, attempts + len(self.lanes.all) - 1)
             usage = completion.usage
-            self._answered = True
             return completion
         finally:
             self._done(call)
             if call.sent:
                 self.journal.charge(self._charge(call, stage, usage, failed=0)._replace(model=self.name))
 
-    def _ask_again(self, key: bytes) -> bool:
-        return self.retry_failed and key not in self._retried
-
-    async def _answer(self, key: bytes, request: Request, tally: Tally, stage: str, rank: int) -> Completion:
+    async def _answer(
+        self, key: bytes, request: Request, tally: Tally, stage: str, rank: int, again: bool
+    ) -> Completion:
         answer: Completion | Failure
         if self.elsewhere is not None:
             known = await self.elsewhere(key)
-            if known is not None and not (isinstance(known, Failure) and self._ask_again(key)):
+            if known is not None and not (again and isinstance(known, Failure)):
                 tally.from_journal += 1
                 return _handed_on(known)
         call = self._call(request, tally, rank=rank)
@@ -253,7 +280,7 @@ class LLM:
         return _Call(request, tally, rank, tokens, patient)
 
     def _charge(self, call: _Call, stage: str, usage: Usage, *, failed: int) -> Charge:
-        tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+        tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.written_tokens)
         return Charge(self.run, stage, self._billed_as, today(), call.sent, failed, *tokens)
 
     async def _send(self, call: _Call, attempts: int) -> Completion:
@@ -263,11 +290,7 @@ class LLM:
             if not self._worth_again(error) or call.strikes >= attempts:
                 raise
             completion = await self._send_again(call, attempts)
-        usage, tally = completion.usage, call.tally
-        tally.prompt_tokens += usage.prompt_tokens
-        tally.completion_tokens += usage.completion_tokens
-        tally.cached_tokens += usage.cached_tokens
-        tally.written_tokens += usage.written_tokens
+        _count(completion.usage, call.tally)
         return completion
 
     async def _send_once(self, call: _Call) -> Completion:
@@ -346,6 +369,13 @@ def _passes_soon(call: _Call, error: ProviderError) -> bool:
     """A limit that others have used up, as far as somebody waits for it."""
     soon = time.monotonic() - call.began + (error.retry_after_s or 0.0) < _SOON_S
     return error.kind == "rate_limit" and soon
+
+
+def _count(usage: Usage, tally: Tally) -> None:
+    tally.prompt_tokens += usage.prompt_tokens
+    tally.completion_tokens += usage.completion_tokens
+    tally.cached_tokens += usage.cached_tokens
+    tally.written_tokens += usage.written_tokens
 
 
 def today() -> str:

@@ -126,7 +126,7 @@ class JobCollector(Collector):
             for lane in model.lanes.all:
                 place = (model.name, lane.name)
                 in_flight.add_metric(place, lane.in_flight)
-                limit.add_metric(place, int(lane.limit))
+                limit.add_metric(place, int(lane.throttle.limit))
                 limited.add_metric(place, lane.refused)
                 broken.add_metric(place, lane.broken is not None)
         yield from (latency, in_flight, limit, limited, broken)

@@ -13,9 +13,10 @@ from rlaif.backends import ENGINES, FALLBACK, Backend, ModelSpec, identity_of, o
 from rlaif.backends.turns import Turns
 from rlaif.budget import LOST, Batches, Budget, Limited, LimitedBatches
 from rlaif.journal import Charge, Journal
-from rlaif.lanes import Lane, Lanes, Rate
+from rlaif.lanes import Lane, Lanes
 from rlaif.llm import LLM, today
 from rlaif.prices import Price, Prices, price_of
+from rlaif.throttle import Rate
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 

@@ -82,8 +82,8 @@ def _rebuilt(pages: Pages, new: Path) -> tuple[int, int]:
                 case (_, str(identity), str(name), bytes() | None as traits):
                     line = (number, identity, name, _checked(traits))
                     journal.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?, ?)", line)
-                case (str(), str(), str(), str(), int(), int(), int(), int(), int()):
-                    journal.execute("INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                case (str(), str(), str(), str(), int(), int(), int(), int(), int(), int()):
+                    journal.execute("INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         # A number that is free would go to the next new model, and these answers with it.
         journal.execute(
             "INSERT OR IGNORE INTO models SELECT DISTINCT model, 'unknown ' || model, 'unknown', NULL FROM calls"

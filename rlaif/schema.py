@@ -27,6 +27,7 @@ CREATE TABLE ledger (
     day TEXT NOT NULL,             -- of the answer, UTC
     sent INTEGER NOT NULL, failed INTEGER NOT NULL,
     prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    written_tokens INTEGER NOT NULL,
     PRIMARY KEY (run, stage, model, day)
 );
 """,

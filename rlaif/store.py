@@ -94,6 +94,17 @@ class RunFolder:
     def part_numbers(self) -> list[int]:
         return sorted(int(path.name[5:10]) for path in self.parts.glob("part-*.jsonl.zst"))
 
+    def failed(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The parts with records that failed, and the ranks of those in them that did not."""
+        parts, settled = set(), set[int]()
+        for number in self.part_numbers():
+            records = self.read_part(number)
+            if any(record.outcome == "failed" for record in records):
+                parts.add(number)
+                ranks = enumerate(records, number * PART_RECORDS)
+                settled.update(rank for rank, record in ranks if record.outcome != "failed")
+        return frozenset(parts), frozenset(settled)
+
     def records(self) -> Iterator[Record]:
         """All records of the finished parts, a part at a time in memory."""
         for number in self.part_numbers():

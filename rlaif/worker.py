@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +45,7 @@ class Plan:
     templates: str  # fingerprint
     identities: Mapping[str, str]  # by role
     keys: Mapping[str, str]  # environment variables
+    settled: frozenset[int]
     retry_failed: bool
     allow_code: bool
     version: str = __version__
@@ -148,7 +150,9 @@ class Worker:
         seconds = self._seconds
         self._listen()
         lanes = {
-            (llm.name, lane.name): LaneReport(lane.in_flight, lane.limit, lane.refused, lane.broken is not None)
+            (llm.name, lane.name): LaneReport(
+                lane.in_flight, lane.throttle.limit, lane.refused, lane.broken is not None
+            )
             for llm in self._llms
             for lane in llm.lanes.all
         }
@@ -201,7 +205,7 @@ class Worker:
         for llm in self._llms:
             llm.elsewhere = self._lookup
             llm.traits = await preflight(llm, self._context.at("preflight").tally(llm))
-            llm.lanes.question = question(llm, llm.traits)
+            llm.probe_with(question(llm, llm.traits), partial(self._context.at("probe").tally, llm))
         self._listen()
         await self._spool.send_home()
         self._sending = asyncio.create_task(self._send_now_and_then())
@@ -228,7 +232,7 @@ class Worker:
                     f"models.{role}: a worker has {llm.identity} where the run has {plan.identities[role]}: "
                     "copy the same files to every machine"
                 )
-        return Context(models, plan.constitution, templates, settings.seed), stages
+        return Context(models, plan.constitution, templates, settings.seed, settled=plan.settled), stages
 
     async def _send_now_and_then(self) -> None:
         while True:

@@ -142,6 +142,18 @@ async def test_the_end_is_announced_once_and_nothing_is_granted_after_it() -> No
     assert ends == ["--max-calls 3 reached"]
 
 
+async def test_the_end_sends_away_all_who_wait_whoever_else_is_told() -> None:
+    """The run that is told stops its models, and these the budget."""
+    budget = Budget(max_cost_usd=0.01)
+    budget.when_exhausted = budget.stop
+    held = await budget.reserve(1000, 100, PRICE)
+    waiting = [asyncio.create_task(budget.reserve(1000, 100, PRICE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert held is not None
+    budget.settle(held, None)
+    assert await asyncio.gather(*waiting) == [None, None, None]
+
+
 async def test_a_call_that_was_not_sent_leaves_its_place_to_another() -> None:
     budget = Budget(max_calls=1)
     first = await budget.reserve(1, 1, None)

@@ -208,7 +208,7 @@ def test_under_the_same_mix_a_killed_run_goes_on_and_pays_again_only_for_what_wa
         again = Counter(exchange.raw for exchange in server.asked_again())
         assert len(again) <= KILLS * concurrency
         assert set(again) <= unsure
-        assert set(again.values()) <= {1, 2}
+        assert max(again.values()) <= KILLS
     kept_records = records_of(tmp_path)
     assert sorted(map(marker_of, kept_records)) == list(range(records))
     for record in kept_records:

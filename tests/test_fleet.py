@@ -109,6 +109,48 @@ def test_what_the_first_model_fails_for_good_its_fallback_answers_and_both_are_c
     assert models.count(["m", "m"]) == 22
 
 
+def test_a_retry_leaves_alone_what_failed_in_records_that_are_well(tmp_path: Path) -> None:
+    filtered = failing(400, openai_error("The response was filtered", "content_filter"))
+    with (
+        FaultyServer(lambda e: "filtered" if e.marker in (2, 9) else None, faults={"filtered": filtered}) as first,
+        FaultyServer() as second,
+        FaultyServer(lambda e: "filtered" if e.marker == 5 else None, faults={"filtered": filtered}) as judges,
+    ):
+        other = {"provider": "openai", "model": "spare", "base_url": second.url}
+        policy = {"provider": "openai", "model": "m", "base_url": first.url, "fallback": other}
+        judge = {"provider": "openai", "model": "j", "base_url": judges.url}
+        assert generate(tmp_path, policy=policy, judge=judge).failed == 1
+        before = len(first.log), len(second.log), len(judges.log)
+        again = rlaif.retry("r", runs_dir=tmp_path, environment=KEYS)
+        assert (len(first.log), len(second.log)) == before[:2]
+        assert {exchange.marker for exchange in judges.log[before[2] :]} == {5}
+    assert again.failed == 1
+
+
+def test_a_fallback_that_is_in_the_pool_itself_gives_samples_of_its_own(tmp_path: Path) -> None:
+    """Asked in place of another one it must not say again what it said for itself."""
+    down = failing(400, openai_error("The response was filtered", "content_filter"))
+    with (
+        FaultyServer() as server,
+        FaultyServer(lambda e: None if e.marker is None else "down", faults={"down": down}) as bad,
+    ):
+        good = {"provider": "openai", "model": "m", "base_url": server.url}
+        models = {"one": good, "two": {"provider": "openai", "model": "n", "base_url": bad.url, "fallback": good}}
+        (tmp_path / "pool.yaml").write_text(
+            "name: pool\nstages:\n  - sample: {models: [one, two], n: 2}\nexport: {pairs: []}\n"
+        )
+        (tmp_path / "p.jsonl").write_text('{"prompt": "Case [[q1]]: how do I store bleach?"}\n')
+        rlaif.generate(
+            str(tmp_path / "pool.yaml"),
+            prompts=str(tmp_path / "p.jsonl"),
+            runs_dir=tmp_path,
+            run="r",
+            set=[f"models.{role}={fields}" for role, fields in models.items()],
+        )
+        sent = [exchange.raw for exchange in server.log if exchange.marker is not None]
+    assert len(sent) == len(set(sent)) == 4
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

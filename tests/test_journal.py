@@ -214,7 +214,7 @@ async def test_processes_that_make_the_journal_at_the_same_moment_share_it(tmp_p
 
 async def test_the_ledger_adds_up_what_was_charged_with_the_answers_and_outlives_the_journal(tmp_path: Path) -> None:
     def charge(day: str, tokens: int) -> Charge:
-        return Charge("mine", "judge", "m", day, 2, 1, tokens, 1, 3)
+        return Charge("mine", "judge", "m", day, 2, 1, tokens, 1, 3, 1)
 
     async with Journal(tmp_path / "calls.sqlite") as journal:
         await asyncio.gather(*(journal.put(key(i), 1, ANSWER, charge("2026-11-20", i)) for i in range(10)))
@@ -223,8 +223,8 @@ async def test_the_ledger_adds_up_what_was_charged_with_the_answers_and_outlives
         journal.charge(Charge("other", "judge", "m", "2026-11-21", 1, 0, 0, 0, 0))
     async with Journal(tmp_path / "calls.sqlite") as journal:
         assert journal.ledger("mine") == [
-            Charge("mine", "judge", "m", "2026-11-20", 20, 10, 45, 10, 30),
-            Charge("mine", "judge", "m", "2026-11-21", 4, 2, 105, 2, 6),
+            Charge("mine", "judge", "m", "2026-11-20", 20, 10, 45, 10, 30, 10),
+            Charge("mine", "judge", "m", "2026-11-21", 4, 2, 105, 2, 6, 2),
         ]
 
 

@@ -11,10 +11,17 @@ import pytest
 
 from rlaif.backends.scripted import ScriptedBackend
 from rlaif.errors import EndpointGone, Pending, ProviderError
-from rlaif.lanes import Lane, Lanes, Rate
+from rlaif.lanes import Lane, Lanes
+from rlaif.throttle import Rate
 from rlaif.types import Message, Request
 
 QUESTION = Request("m@1", (Message("user", "A or B?"),))
+
+
+async def ask(one: Lane) -> None:
+    await one.live.complete(QUESTION)
+
+
 BUSY = ProviderError("rate_limit", "slow down")
 DOWN = ProviderError("server", "502")
 
@@ -74,9 +81,9 @@ async def test_many_refusals_cut_once_for_all_that_were_sent_before() -> None:
     for _ in range(60):
         one.in_flight -= 1
         one.slowed(BUSY, now, now + 1)
-    assert one.limit == pytest.approx(0.8 * 72)  # of those in flight when it was clear, not of the 100 allowed
+    assert one.throttle.limit == pytest.approx(0.8 * 72)  # of those in flight when it was clear, not of the 100 allowed
     one.slowed(BUSY, now + 90, now + 90)
-    assert one.limit < 0.8 * 72
+    assert one.throttle.limit < 0.8 * 72
     assert one.refused == 61
 
 
@@ -88,26 +95,26 @@ async def test_a_refusal_now_and_then_costs_its_own_call_a_wait_and_the_lane_not
             one.slowed(ProviderError("rate_limit", "busy", retry_after_s=1.0), now + i / 100, now + i / 100)
         else:
             one.answered(now + i / 100)
-    assert one.limit > 80
-    assert one.resting_until == 0.0
+    assert one.throttle.limit > 80
+    assert one.throttle.resting_until == 0.0
 
 
 async def test_what_was_cut_grows_slowly_while_it_is_used_and_never_past_the_setting() -> None:
     one, now = lane(most=20), time.monotonic()
-    one.limit, one._grown_at = 10.0, now
+    one.throttle.limit, one.throttle._grown_at = 10.0, now
     one.in_flight = 9
     for _ in range(10):
         now += 0.1
         one.answered(now)
-    assert one.limit == pytest.approx(10.5, abs=0.05)
+    assert one.throttle.limit == pytest.approx(10.5, abs=0.05)
     one.in_flight = 2
     one.answered(now + 0.1)
-    assert one.limit == pytest.approx(10.5, abs=0.05)
+    assert one.throttle.limit == pytest.approx(10.5, abs=0.05)
     for _ in range(1000):
         now += 0.5
         one.in_flight = 19
         one.answered(now)
-    assert one.limit == 20
+    assert one.throttle.limit == 20
 
 
 async def test_a_lane_rests_as_long_as_it_was_told_and_then_goes_on() -> None:
@@ -148,7 +155,7 @@ async def test_a_lane_that_only_fails_is_left_alone_until_it_answers_a_small_que
 
     one = Lane("a", lambda: ScriptedBackend(answer))
     several = lanes(one)
-    several.question = QUESTION
+    several.probe = ask
     for _ in range(5):
         several.failed(one, DOWN)
     waits = asyncio.create_task(several.take())
@@ -195,7 +202,7 @@ async def test_a_lane_that_is_down_for_too_long_is_given_up() -> None:
 
     one = Lane("a", lambda: ScriptedBackend(down), outage_s=0.05)
     several = lanes(one)
-    several.question = QUESTION
+    several.probe = ask
     for _ in range(5):
         several.failed(one, DOWN)
     with pytest.raises(EndpointGone, match="502"):
@@ -230,7 +237,7 @@ async def test_a_caller_that_went_away_takes_no_place() -> None:
 async def test_a_lane_that_only_refuses_for_the_rate_is_given_up_and_nobody_waits_for_ever() -> None:
     one = lane(outage_s=0.05)
     several = lanes(one)
-    one.resting_until = time.monotonic() + 300
+    one.throttle.resting_until = time.monotonic() + 300
     waits = asyncio.create_task(several.take())
     await asyncio.sleep(0)
     for _ in range(60):
@@ -248,7 +255,7 @@ async def test_a_small_question_that_ends_oddly_hangs_nobody(error: Exception) -
 
     one = Lane("a", lambda: ScriptedBackend(odd), outage_s=0.05)
     several = lanes(one)
-    several.question = QUESTION
+    several.probe = ask
     for _ in range(5):
         several.failed(one, DOWN)
     with pytest.raises(EndpointGone):
@@ -262,7 +269,7 @@ async def test_closing_does_not_wait_for_a_small_question() -> None:
 
     one = Lane("a", lambda: ScriptedBackend(slow), outage_s=0.05)
     several = lanes(one)
-    several.question = QUESTION
+    several.probe = ask
     for _ in range(5):
         several.failed(one, DOWN)
     await asyncio.sleep(0.2)
@@ -273,14 +280,14 @@ async def test_a_long_wait_that_is_asked_for_is_the_lanes_at_once() -> None:
     one = lane()
     several = lanes(one)
     several.slowed(one, ProviderError("rate_limit", "later", retry_after_s=60.0), time.monotonic())
-    assert one.resting_until - time.monotonic() > 59
+    assert one.throttle.resting_until - time.monotonic() > 59
 
 
 async def test_a_slow_lane_grows_too() -> None:
     one, now = lane(most=64), time.monotonic()
-    one.limit = 2.0
+    one.throttle.limit = 2.0
     for _ in range(10):
         now += 20.0
-        one.in_flight = int(one.limit) - 1
+        one.in_flight = int(one.throttle.limit) - 1
         one.answered(now)
-    assert one.limit >= 5.0
+    assert one.throttle.limit >= 5.0

@@ -124,7 +124,7 @@ def test_a_price_that_is_not_known_gives_no_cost_rather_than_none(tmp_path: Path
 def test_an_endpoint_shows_its_limit_its_429s_and_whether_it_is_left_alone() -> None:
     lane = Lane("host:8000/v1", lambda: ScriptedBackend(lambda _: "text"), most=64, in_flight=7)
     lane.slowed(ProviderError("rate_limit", "slower"), sent_at=1.0, now=2.0)
-    lane.limit = 6.4
+    lane.throttle.limit = 6.4
     lane.broken = ProviderError("server", "gone")
     model = SimpleNamespace(name="m", lanes=Lanes([lane], print), observe=None)
     collector = JobCollector(SimpleNamespace(asked=[model]))  # type: ignore[arg-type]

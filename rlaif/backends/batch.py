@@ -276,7 +276,7 @@ class BatchBackend:
     async def _fetch(self, batch: _Batch, found: Look) -> None:
         """The results, whole or not at all, and a line of ours for each call without one."""
         path = self._folder.results(batch.job.name)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
             with written(partial), partial.open("w+b") as file:
                 for source in found.sources:

@@ -46,7 +46,9 @@ class Pairwise(BaseModel):
         async def compare(role: str) -> Verdict:
             return await self._compare(role, record, first, second, principle, context)
 
-        verdict, _ = await context.by(self.model, compare, refused=lambda verdict: verdict.outcome == "refusal")
+        verdict, _ = await context.by(
+            self.model, f"{first} {second} {principle.id}", compare, lambda verdict: verdict.outcome == "refusal"
+        )
         return verdict
 
     async def _compare(

@@ -45,7 +45,7 @@ class Rubric(BaseModel):
         async def rate(role: str) -> tuple[Score, bool]:
             return await self._rate(role, record, response, principle, context)
 
-        (score, _), _ = await context.by(self.model, rate, refused=lambda rated: rated[1])
+        (score, _), _ = await context.by(self.model, f"{response} {principle.id}", rate, lambda rated: rated[1])
         return score
 
     async def _rate(

@@ -45,6 +45,7 @@ class Contrast(Stage):
             *(
                 context.by(
                     self.model,
+                    f"{side} {i}",
                     partial(
                         context.ask_by,
                         template=f"contrast_{side}",

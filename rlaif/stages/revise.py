@@ -70,11 +70,11 @@ class Revise(Stage):
         used: set[str] = set()
         for step in range(self.rounds):
             excluded = frozenset() if self.replacement else frozenset(used)
-            drawn = context.draw_id(record.id, f"{draft}/{step}")
-            principle = context.constitution.draw(drawn, self.purpose, excluded)
+            turn = f"{draft}/{step}"
+            principle = context.constitution.draw(context.draw_id(record.id, turn), self.purpose, excluded)
             used.add(principle.id)
             conversation = (*record.prompt, Message("assistant", text))
-            critique = await self._critique(conversation, principle, step, context) if self.critique else None
+            critique = await self._critique(conversation, principle, step, turn, context) if self.critique else None
             if self.until_clean and critique is not None and _CLEAN.match(critique):
                 break
             if critique == "":  # the critic refused or said nothing: the round is counted, and the next one drawn
@@ -83,6 +83,7 @@ class Revise(Stage):
             template = "revise" if self.critique else "revise_directly"
             completion, name = await context.by(
                 self.model,
+                f"revision {turn}",
                 partial(
                     context.ask_by,
                     template=template,
@@ -104,10 +105,11 @@ class Revise(Stage):
         return chain
 
     async def _critique(
-        self, conversation: tuple[Message, ...], principle: Principle, step: int, context: Context
+        self, conversation: tuple[Message, ...], principle: Principle, step: int, turn: str, context: Context
     ) -> str:
         completion, _ = await context.by(
             self.model,
+            f"critique {turn}",
             partial(
                 context.ask_by,
                 template="critique",

@@ -10,10 +10,14 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from rlaif.backends import FALLBACK
 from rlaif.context import Context
 from rlaif.llm import ask_all
 from rlaif.stages import Evidence, Stage, Temperature, Tokens
 from rlaif.types import Completion, Drop, Message, Messages, Record, Response, Side
+
+# Their samples are numbered from here.
+_OF_FALLBACKS = 1_000_000
 
 
 class Sample(Stage):
@@ -47,22 +51,26 @@ class Sample(Stage):
         draws = self._draws(record, context)
         answers = await ask_all(
             *(
-                context.by(
-                    role,
-                    partial(
-                        context.ask,
-                        messages=messages,
-                        temperature=temperature,
-                        top_p=self.top_p,
-                        max_tokens=self.max_tokens,
-                        stop=self.stop,
-                        sample=number,
-                    ),
-                )
+                context.by(role, f"{temperature} {number}", partial(self._draw, messages, temperature, number, context))
                 for role, temperature, number in draws
             )
         )
         return with_responses(record, [as_response(completion, name, self.side) for completion, name in answers])
+
+    async def _draw(
+        self, messages: Messages, temperature: float, number: int, context: Context, role: str
+    ) -> Completion:
+        if role.endswith(FALLBACK):  # it may be asked for samples of its own too
+            number += _OF_FALLBACKS
+        return await context.ask(
+            role,
+            messages,
+            temperature=temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            sample=number,
+        )
 
     def _draws(self, record: Record, context: Context) -> list[tuple[str, float, int]]:
         """(role, temperature, number of the sample).
@@ -73,10 +81,11 @@ class Sample(Stage):
         here: Counter[tuple[str, float]] = Counter()
         draws = []
         for role in self._drawn(record, context):
-            name = context.model(role).name
+            name, other = context.model(role).name, context.models.get(role + FALLBACK)
+            asked = drafts[name] + (drafts[other.name] if other else 0)
             for temperature in self.temperatures:
                 for _ in range(self.n if temperature else 1):
-                    draws.append((role, temperature, drafts[name] + here[name, temperature] if temperature else 0))
+                    draws.append((role, temperature, asked + here[name, temperature] if temperature else 0))
                     here[name, temperature] += 1
         return draws
 

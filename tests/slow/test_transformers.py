@@ -24,6 +24,7 @@ from rlaif.llm import LLM, Tally
 from rlaif.preflight import preflight
 from rlaif.types import Completion, Message, Request
 from tests.features import observed, promised
+from tests.lab import one_lane
 
 torch = pytest.importorskip("torch", reason="needs the [train] extra")
 transformers = pytest.importorskip("transformers", reason="needs the [train] extra")
@@ -312,7 +313,7 @@ async def test_a_template_without_a_system_role_says_so_and_one_that_refuses_oth
 async def test_the_first_call_finds_out_that_there_is_no_system_role(make: Made, tmp_path: Path) -> None:
     settings = spec(make(template=NO_SYSTEM))
     async with Journal(tmp_path / "calls.sqlite") as journal:
-        llm = LLM("tiny", "transformers:tiny", journal, lambda: TransformersBackend(settings, tmp_path))
+        llm = LLM("tiny", "transformers:tiny", journal, one_lane(lambda: TransformersBackend(settings, tmp_path)))
         traits = await preflight(llm, Tally())
         await llm.close()
     assert (traits.system_role, traits.top_logprobs, traits.rejected) == (False, 20, ())
