@@ -103,19 +103,19 @@ async def test_a_retry_asks_once_more_and_not_for_ever(journal: Journal) -> None
 async def test_an_endpoint_of_no_use_is_an_error_of_the_run_and_not_of_the_call(journal: Journal, kind: str) -> None:
     errors = [ProviderError(kind, "gone", retry_after_s=0.0) for _ in range(50)]  # type: ignore[arg-type]
     llm = LLM("m", "m@1", journal, one_lane(lambda: ScriptedBackend(Faulty(*errors)), outage_s=0.01))
-    llm.lanes.question = ask("?")
+    llm.probe_with(ask("?"), Tally)
     with pytest.raises(ProviderError, match="gone"):
         await llm.complete(ask("a"), Tally())
     assert journal.get(ask("a").key()) is None
 
 
 async def test_an_outage_stops_before_it_burns_records(journal: Journal) -> None:
-    errors = [ProviderError("server", "502", retry_after_s=0.0) for _ in range(100)]
+    errors = [ProviderError("server", "502", retry_after_s=0.0) for _ in range(400)]
     llm = door(journal, ScriptedBackend(Faulty(*errors)), attempts=2)
-    ended = await asyncio.gather(*(llm.complete(ask(str(i)), Tally()) for i in range(20)), return_exceptions=True)
+    ended = await asyncio.gather(*(llm.complete(ask(str(i)), Tally()) for i in range(100)), return_exceptions=True)
     kinds = Counter(type(error) for error in ended)
-    assert kinds[CallFailed] == 7
-    assert kinds[ProviderError] == 13
+    assert kinds[CallFailed] == 63
+    assert kinds[ProviderError] == 37
 
 
 async def test_a_call_whose_caller_is_cancelled_still_lands_in_the_journal(journal: Journal) -> None:
