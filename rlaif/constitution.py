@@ -91,25 +91,34 @@ class Constitution(BaseModel):
         """
         head = draw_id.encode()
         best, winner = 0.0, None
-        for tail, weight, principle in self._pools[purpose]:
-            number = int.from_bytes(blake2b(head + tail, digest_size=8).digest(), "big")
-            score = weight / -log(((number >> 12) + 0.5) * _2_TO_MINUS_52)
-            if score > best and principle.id not in excluding:
-                best, winner = score, principle
+        for weight, members in self._pools[purpose].items():
+            # Of equal weights the one with the highest number: only that needs a logarithm.
+            highest, first = b"", None
+            for tail, principle in members:
+                number = blake2b(head + tail, digest_size=8).digest()
+                if number > highest and principle.id not in excluding:
+                    highest, first = number, principle
+            if first is not None:
+                score = weight / -log(((int.from_bytes(highest, "big") >> 12) + 0.5) * _2_TO_MINUS_52)
+                if score > best:
+                    best, winner = score, first
         if winner is None:
             raise ConfigError(self._why_none(purpose))
         return winner
 
     @cached_property
-    def _pools(self) -> dict[Purpose, list[tuple[bytes, float, Principle]]]:
+    def _pools(self) -> dict[Purpose, dict[float, list[tuple[bytes, Principle]]]]:
+        """By purpose and weight."""
         purposes: tuple[Purpose, ...] = ("critique", "revision", "judge")
-        return {
-            purpose: [(f"\0{p.id}".encode(), p.weight, p) for p in self.principles if p.text(purpose)]
-            for purpose in purposes
-        }
+        pools: dict[Purpose, dict[float, list[tuple[bytes, Principle]]]] = {purpose: {} for purpose in purposes}
+        for purpose, pool in pools.items():
+            for principle in self.principles:
+                if principle.text(purpose):
+                    pool.setdefault(principle.weight, []).append((f"\0{principle.id}".encode(), principle))
+        return pools
 
     def _why_none(self, purpose: Purpose) -> str:
-        if count := len(self._pools[purpose]):
+        if count := sum(map(len, self._pools[purpose].values())):
             return (
                 f"constitution '{self.name}' has only {count} principle(s) with `{purpose}:` and all are used up; "
                 "add principles, or draw fewer times or with replacement"

@@ -26,6 +26,7 @@ from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from rlaif.constitution import Principle
 from rlaif.errors import ConfigError
 from rlaif.resources import bundled, find, names
 from rlaif.types import Message, Messages, Role
@@ -63,6 +64,15 @@ class _Turn:
         return self.text or "" if self.render is None else self.render(**values).strip()
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Sandboxed: a template may have come with somebody else's pipeline."""
+
+    def getattr(self, obj: object, attribute: str) -> object:
+        if type(obj) is Principle and attribute in PRINCIPLE:  # nothing to look out for
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
 class Templates:
     """The templates of a run. `paths` replaces bundled ones: {"critique": "my/critique.jinja"}.
 
@@ -80,8 +90,7 @@ class Templates:
         if unknown:
             raise ConfigError(f"templates: unknown template '{unknown[0]}'; known: {', '.join(known)}")
         self._paths = paths
-        # Sandboxed: a template may have come with somebody else's pipeline.
-        self._environment = ImmutableSandboxedEnvironment(
+        self._environment = _Environment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
         )
         self._environment.filters["fenced"] = fenced
