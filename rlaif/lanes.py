@@ -42,6 +42,7 @@ class Lane:
     tokens: Rate | None = None
     outage_s: float = 600.0
     in_flight: int = 0
+    cooling: int = 0  # places of refused calls that stay empty for a moment
     sent: int = 0
     refused: int = 0  # 429s
     throttle: Throttle = field(init=False)
@@ -75,13 +76,18 @@ class Lane:
         return self._backend
 
     @property
+    def places(self) -> int:
+        """Taken, or not to be given away yet."""
+        return self.in_flight + self.cooling
+
+    @property
     def load(self) -> float:
         """How much of what it takes now is under way."""
-        return self.in_flight / self.throttle.limit
+        return self.places / self.throttle.limit
 
     def free_at(self, now: float) -> float | None:
         """When it takes a call, as far as time decides; None while all its places are taken or it is broken."""
-        if self.broken is not None or self.in_flight + 1 > max(1.0, self.throttle.limit):
+        if self.broken is not None or self.places + 1 > max(1.0, self.throttle.limit):
             return None
         at = max(now, self.throttle.resting_until)
         for rate in (self.requests, self.tokens):
@@ -101,14 +107,14 @@ class Lane:
         if self.tokens is not None:
             self.tokens.take(tokens, now)
 
-    def answered(self, now: float) -> None:
+    def answered(self, sent_at: float, now: float) -> None:
         self.failures, self._breaks_after = 0, _BREAKS_AFTER
-        self.throttle.answered(self.in_flight, now)
+        self.throttle.answered(self.places, sent_at, now)
 
-    def slowed(self, error: ProviderError, sent_at: float, now: float) -> None:
-        """Refused for the rate."""
+    def slowed(self, error: ProviderError, sent_at: float, now: float) -> float:
+        """Refused for the rate: how long a place is to stay empty, s."""
         self.refused += 1
-        self.throttle.refused(error, self.in_flight, sent_at, now)
+        return self.throttle.refused(error, self.places, sent_at, now)
 
     def failed(self, error: ProviderError) -> bool:
         """Counts a failure that may be the endpoint's; True when it is time to leave it alone."""
@@ -216,7 +222,9 @@ class Lanes:
     def slowed(self, lane: Lane, error: ProviderError, sent_at: float) -> None:
         """A call was refused for the rate."""
         now = time.monotonic()
-        lane.slowed(error, sent_at, now)
+        cooling_s = lane.slowed(error, sent_at, now)
+        lane.cooling += 1
+        asyncio.get_running_loop().call_later(cooling_s, self._cooled, lane)
         if lane.refused_too_long(error, now):
             self._give_up(lane, error)
 
@@ -265,6 +273,11 @@ class Lanes:
             home = rank % len(self.all)
             free.sort(key=lambda lane: (lane in avoid, lane.load, lane is not self.all[home]))
         return free[0] if free else None
+
+    def _cooled(self, lane: Lane) -> None:
+        lane.cooling -= 1
+        if self._waiting:
+            self.serve()
 
     async def _mend(self, lane: Lane) -> None:
         since, wait_s = time.monotonic(), _FIRST_PROBE_S

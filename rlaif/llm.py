@@ -320,7 +320,7 @@ class LLM:
             raise
         else:
             now = time.monotonic()
-            lane.answered(now)
+            lane.answered(sent_at, now)
             call.answered_by = lane
             if lane.tokens is not None:
                 lane.tokens.take(completion.usage.prompt_tokens + completion.usage.completion_tokens - call.tokens, now)

@@ -79,12 +79,32 @@ async def test_many_refusals_cut_once_for_all_that_were_sent_before() -> None:
     for _ in range(90):
         one.take(0, now)
     for _ in range(60):
+        one.answered(now - 1, now)
+    for _ in range(60):
         one.in_flight -= 1
         one.slowed(BUSY, now, now + 1)
-    assert one.throttle.limit == pytest.approx(0.8 * 72)  # of those in flight when it was clear, not of the 100 allowed
-    one.slowed(BUSY, now + 90, now + 90)
-    assert one.throttle.limit < 0.8 * 72
-    assert one.refused == 61
+    assert one.throttle.limit == pytest.approx(0.8 * 71)  # of those in flight when it was clear, not of the 100 allowed
+    for _ in range(32):
+        one.slowed(BUSY, now + 90, now + 90)
+    assert one.throttle.limit == pytest.approx(0.25 * 30)  # nothing was answered any more
+    assert one.refused == 92
+
+
+async def test_a_refused_calls_place_stays_empty_for_as_long_as_an_answer_takes() -> None:
+    """Or a place too many would be refused again and again while the others wait for answers."""
+    one = lane(most=2)
+    several = lanes(one)
+    for _ in range(400):
+        one.answered(0.0, 0.3)
+    taken = await several.take()
+    several.slowed(taken, BUSY, time.monotonic())
+    several.leave(taken)
+    assert one.places == 1
+    await several.take()
+    start = time.monotonic()
+    await asyncio.wait_for(several.take(), 5)
+    assert time.monotonic() - start > 0.2
+    assert one.cooling == 0
 
 
 async def test_a_refusal_now_and_then_costs_its_own_call_a_wait_and_the_lane_nothing() -> None:
@@ -94,7 +114,7 @@ async def test_a_refusal_now_and_then_costs_its_own_call_a_wait_and_the_lane_not
         if rng.random() < 0.1:
             one.slowed(ProviderError("rate_limit", "busy", retry_after_s=1.0), now + i / 100, now + i / 100)
         else:
-            one.answered(now + i / 100)
+            one.answered(now + i / 100, now + i / 100)
     assert one.throttle.limit > 80
     assert one.throttle.resting_until == 0.0
 
@@ -105,15 +125,15 @@ async def test_what_was_cut_grows_slowly_while_it_is_used_and_never_past_the_set
     one.in_flight = 9
     for _ in range(10):
         now += 0.1
-        one.answered(now)
+        one.answered(now - 0.05, now)
     assert one.throttle.limit == pytest.approx(10.5, abs=0.05)
     one.in_flight = 2
-    one.answered(now + 0.1)
+    one.answered(now, now + 0.1)
     assert one.throttle.limit == pytest.approx(10.5, abs=0.05)
     for _ in range(1000):
         now += 0.5
         one.in_flight = 19
-        one.answered(now)
+        one.answered(now - 0.05, now)
     assert one.throttle.limit == 20
 
 
@@ -121,7 +141,7 @@ async def test_a_lane_rests_as_long_as_it_was_told_and_then_goes_on() -> None:
     one = lane()
     several = lanes(one)
     for _ in range(60):
-        one.slowed(ProviderError("rate_limit", "later", retry_after_s=0.2), 0.0, time.monotonic())
+        one.slowed(ProviderError("rate_limit", "later", retry_after_s=0.2), time.monotonic(), time.monotonic())
     start = time.monotonic()
     await several.take()
     assert 0.2 <= time.monotonic() - start < 5
@@ -289,5 +309,5 @@ async def test_a_slow_lane_grows_too() -> None:
     for _ in range(10):
         now += 20.0
         one.in_flight = int(one.throttle.limit) - 1
-        one.answered(now)
+        one.answered(now - 0.05, now)
     assert one.throttle.limit >= 5.0
