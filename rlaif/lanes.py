@@ -20,6 +20,9 @@ from rlaif.throttle import Rate, Throttle
 # So many failures in a row open the breaker; it then asks a question that the model can answer, after 1, 2, 4 ... s.
 _BREAKS_AFTER = 5
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
+# A place that is given back waits a moment: the record whose call it was may send its next one, and the server still
+# has its prompt in the cache.
+_MOMENT_S = 0.001
 # Of an address with a key: no other request to it will fare better.
 REFUSED_FOR_GOOD: tuple[ProviderErrorKind, ...] = ("auth", "not_found")
 
@@ -158,7 +161,8 @@ class Lanes:
         self._say = say
         self._waiting: list[tuple[int, int, int, asyncio.Future[Lane]]] = []  # a heap: rank, turn, tokens
         self._turn = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of places that only time keeps
+        self._soon: asyncio.TimerHandle | None = None  # of places that are free
         self._mending: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
 
@@ -187,8 +191,8 @@ class Lanes:
     def leave(self, lane: Lane) -> None:
         """A call came back from `lane`: its place is for the next one."""
         lane.in_flight -= 1
-        if self._waiting:
-            self.serve()
+        if self._waiting and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_MOMENT_S, self.serve)
 
     def serve(self) -> None:
         """Gives free places to those that wait; sets the clock if only time keeps them waiting."""
@@ -202,9 +206,10 @@ class Lanes:
             if lane is not None:
                 lane.take(tokens, now)
                 future.set_result(lane)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._soon = None
         if self._waiting:
             soonest = min((at for lane in self.all if (at := lane.free_at(now)) is not None), default=None)
             if soonest is not None:

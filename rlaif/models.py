@@ -57,7 +57,7 @@ def open_models(
                 Lane(
                     lane_name(lane),
                     _within(budget, price, lost, live, lane.batch, _opener(lane, environment, log_folder, turns)),
-                    spec.concurrency,
+                    spec.places,
                     Rate(spec.requests_per_minute) if spec.requests_per_minute else None,
                     Rate(spec.tokens_per_minute) if spec.tokens_per_minute else None,
                     spec.outage_s,

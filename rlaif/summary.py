@@ -46,12 +46,17 @@ class Funnel:
                 names = ("id", "stage", "reason", "detail")
                 self.failures.append({name: getattr(record, name) for name in names})
         self.responses += len(record.responses)
-        self.responses_dropped.update(drop.reason for drop in record.drops)
-        self.revisions += sum(response.revises is not None for response in record.responses)
-        self.verdicts.update(verdict.outcome for verdict in record.verdicts)
-        self.scores.update("unparsed" if score.value is None else "ok" for score in record.scores)
-        self.principles.update(response.principle for response in record.responses if response.principle)
-        self.principles.update(verdict.principle for verdict in record.verdicts)
+        for drop in record.drops:
+            self.responses_dropped[drop.reason] += 1
+        for response in record.responses:
+            self.revisions += response.revises is not None
+            if response.principle:
+                self.principles[response.principle] += 1
+        for verdict in record.verdicts:
+            self.verdicts[verdict.outcome] += 1
+            self.principles[verdict.principle] += 1
+        for score in record.scores:
+            self.scores["unparsed" if score.value is None else "ok"] += 1
 
 
 def funnel_of(records: Iterable[Record]) -> Funnel:

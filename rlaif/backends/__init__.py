@@ -126,6 +126,15 @@ class ModelSpec(BaseModel):
     def key_names(self) -> tuple[str | None, ...]:
         return self.api_key_env if isinstance(self.api_key_env, tuple) else (self.api_key_env,)
 
+    @property
+    def places(self) -> int:
+        """Calls in flight at most, at each address with each key.
+
+        A llama.cpp server computes `slots` at a time. What queued at its door would time out there, and get the slot
+        that has the prompt of the record whose turn it is.
+        """
+        return min(self.concurrency, self.slots) if self.provider == "local" else self.concurrency
+
     def lanes(self) -> list[ModelSpec]:
         """One spec for each address with each key."""
         addresses = self.endpoints or (self.base_url,)

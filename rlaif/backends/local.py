@@ -45,23 +45,19 @@ class LocalBackend:
         self._weights = find_weights(spec.model)
         self._log = log_folder / "llama-server.log"
         self._child = Restarted(self._start, "the llama.cpp server", self._log)
-        # The server computes `slots` at a time, and a timeout runs while a request queues there. Two wait
-        # at its door so that no slot stands idle; it has slots + 4 threads for connections.
-        self._room = asyncio.Semaphore(spec.slots + 2)
 
     async def complete(self, request: Request) -> Completion:
-        async with self._room:
-            server = await self._child.running()
-            try:
-                return await server.client.complete(request)
-            except ProviderError as error:
-                cut = error.kind in ("connection", "server") and error.status is None
-                if not cut or not await _ended(server.process, DEATH_S):
-                    raise
-                # "server", which is asked again: that starts a new one.
-                code = server.process.returncode
-                text = f"the llama.cpp server ended (exit code {code}); its log: {self._log}"
-                raise ProviderError("server", text) from error
+        server = await self._child.running()
+        try:
+            return await server.client.complete(request)
+        except ProviderError as error:
+            cut = error.kind in ("connection", "server") and error.status is None
+            if not cut or not await _ended(server.process, DEATH_S):
+                raise
+            # "server", which is asked again: that starts a new one.
+            code = server.process.returncode
+            text = f"the llama.cpp server ended (exit code {code}); its log: {self._log}"
+            raise ProviderError("server", text) from error
 
     async def close(self) -> None:
         await self._child.close()

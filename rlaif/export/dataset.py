@@ -39,8 +39,9 @@ def export_dataset(
                     continue
                 pairs, reason = pairs_of(record, settings, floor)
                 tally.add(record, pairs, reason)
+                split = split_of(record, settings.test_fraction)
                 for config, rows in rows_of(record, pairs, settings).items():
-                    datasets.write(config, split_of(record, settings.test_fraction), rows)
+                    datasets.write(config, split, rows)
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
         (partial / "README.md").write_text(card(summary, settings, about), encoding="utf-8")

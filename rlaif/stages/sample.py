@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence, Set
 from functools import partial
 from hashlib import blake2b
@@ -77,16 +76,19 @@ class Sample(Stage):
 
         What a model was asked for before, here or in an earlier stage, it is not asked for again in another role.
         """
-        drafts = Counter(response.model for response in record.responses if response.revises is None)
-        here: Counter[tuple[str, float]] = Counter()
-        draws = []
+        here: dict[tuple[str, float], int] = {}
+        draws: list[tuple[str, float, int]] = []
         for role in self._drawn(record, context):
             name, other = context.model(role).name, context.models.get(role + FALLBACK)
-            asked = drafts[name] + (drafts[other.name] if other else 0)
+            names = (name, other.name) if other else (name,)
+            asked = sum(response.revises is None and response.model in names for response in record.responses)
             for temperature in self.temperatures:
-                for _ in range(self.n if temperature else 1):
-                    draws.append((role, temperature, asked + here[name, temperature] if temperature else 0))
-                    here[name, temperature] += 1
+                if not temperature:
+                    draws.append((role, 0.0, 0))
+                    continue
+                first = here.get((name, temperature), asked)
+                draws += [(role, temperature, first + i) for i in range(self.n)]
+                here[name, temperature] = first + self.n
         return draws
 
     def _drawn(self, record: Record, context: Context) -> Sequence[str]:
