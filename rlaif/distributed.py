@@ -119,7 +119,9 @@ class RayRunner(Runner):
             num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus, max_restarts=-1, max_concurrency=1000
         )
         self._workers = [self._actor.remote(self._plan)]
-        met: Met | Trouble = await self._workers[0].meet.remote()
+        # A worker that is lost meanwhile begins anew, there or elsewhere.
+        asking = self._workers[0].meet.options(max_task_retries=_LOST_IN_A_ROW)
+        met: Met | Trouble = await asking.remote()
         self._up.add(0)
         if isinstance(met, Trouble):
             raise met.error()
@@ -152,7 +154,9 @@ class RayRunner(Runner):
         """The last answers come home, and the workers go. A cluster that we started goes too."""
         with self._held:
             begun = [self._workers[place].close.remote() for place in sorted(self._up)]
-            await asyncio.gather(*begun, return_exceptions=True)
+            for error in await asyncio.gather(*begun, return_exceptions=True):
+                if error is not None:
+                    self._say(f"the last answers of a worker may not be home, and would be asked for again: {error}")
             for actor in (*self._workers, *([self._home] if self._home else [])):
                 _ray(self._cluster).kill(actor)
             if self._connected:
@@ -231,6 +235,7 @@ class RayRunner(Runner):
                 while not self.stopping:
                     try:
                         await self._workers[place].meet.remote()
+                        self._up.add(place)
                         return
                     except Exception:  # Ray has several words for an actor that is not there
                         await asyncio.sleep(0.5)

@@ -168,14 +168,16 @@ class Worker:
         """Ends the calls in flight, and sends home what is not there yet."""
         if self._starting is None:
             return
-        with suppress(RlaifError):
+        try:
             await self._started()
-            self._sending.cancel()
-            await asyncio.gather(*(llm.close() for llm in self._llms))
-            await self._journal.close()
-            await self._spool.send_home()
-            await self._spool.remove()
-            shutil.rmtree(self._folder.parent, ignore_errors=True)
+        except RlaifError:
+            return  # that was said by its first part
+        self._sending.cancel()
+        await asyncio.gather(*(llm.close() for llm in self._llms))
+        await self._journal.close()
+        await self._spool.send_home()
+        await self._spool.remove()
+        shutil.rmtree(self._folder.parent, ignore_errors=True)
 
     async def _started(self) -> None:
         if self._starting is None:

@@ -123,8 +123,8 @@ class Killer:
         def watch() -> None:
             while not over.wait(0.05):
                 self.seen = max(self.seen, job.progress.records)
-                if self.seen >= self.when:
-                    victim = max(workers())
+                if self.seen >= self.when and (found := workers()):
+                    victim = max(found)
                     os.kill(victim, signal.SIGKILL)
                     self.killed.append(victim)
                     return
@@ -138,9 +138,12 @@ class Killer:
             thread.join()
 
 
-def test_a_run_on_ray_is_the_local_run_though_a_worker_is_killed(tmp_path: Path, prompts: Path, scratch: Path) -> None:
+@pytest.mark.parametrize("when", [0, 1, RECORDS // 3])
+def test_a_run_on_ray_is_the_local_run_though_a_worker_is_killed(
+    tmp_path: Path, prompts: Path, scratch: Path, when: int
+) -> None:
     local = generate(tmp_path / "local", prompts)
-    killer = Killer(when=RECORDS // 3)
+    killer = Killer(when)
     spread = generate(tmp_path / "ray", prompts, executor="ray", observer=killer)
     assert len(killer.killed) == 1
     assert spread.status == local.status == "done"
