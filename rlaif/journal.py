@@ -159,6 +159,8 @@ class Journal:
         return [Charge(*row) for row in self._rows(query, run)]
 
     async def close(self) -> None:
+        if self._charges:
+            self._write()
         if self._writing is not None:
             await self._writing
         self._thread.shutdown()
@@ -285,6 +287,9 @@ class Journal:
                 for *_, future in group:
                     if not future.done():
                         future.set_exception(failure)
+                self._charges = charges + self._charges  # paid for all the same
+                if not self._waiting:
+                    break
             else:
                 for (_, answer, future), other in zip(group, stored, strict=True):
                     if future.done():

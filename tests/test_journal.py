@@ -70,10 +70,11 @@ async def test_a_full_disk_is_one_error_and_what_was_written_stays(
         journal._writer.execute(f"PRAGMA max_page_count={pages}")
         big = Completion(random.Random(1).randbytes(200_000).hex())
         with pytest.raises(StoreError, match=r"full; 1 answers under way are not kept, .*make room and run the same"):
-            await journal.put(key(1), 1, big)
+            await journal.put(key(1), 1, big, Charge("mine", "judge", "m", "d", 1, 0, 7, 0, 3))
         assert journal.get(key(0)) == ANSWER
         journal._writer.execute("PRAGMA max_page_count=100000")
         assert await journal.put(key(1), 1, big) == big
+        assert journal.ledger("mine")[0].prompt_tokens == 7, "the answer that was not kept was paid for"
 
 
 async def test_an_answer_that_cannot_be_written_fails_alone_and_hangs_nobody(tmp_path: Path) -> None:
