@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,8 @@ from rlaif.constitution import Constitution
 from rlaif.documents import Document, check, load
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings
+from rlaif.judges import Comparer
+from rlaif.judges.code import CodeComparer
 from rlaif.resources import find
 from rlaif.source import Prompts, fingerprint
 from rlaif.stages import Stage
@@ -29,6 +31,7 @@ from rlaif.templates import Templates
 from rlaif.types import KEY_VERSION
 
 LOCAL = ModelSpec(provider="local")
+_Base = TypeVar("_Base", bound=BaseModel)
 
 
 class CodeStage(BaseModel):
@@ -176,7 +179,7 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
     stages: list[tuple[str, Stage]] = []
     for entry in settings.stages:
         kind = entry.kind
-        stage = _from_code(entry.code, allow_code) if entry.code is not None else getattr(entry, kind)
+        stage = _stage(entry, allow_code)
         name = entry.code.code.rpartition(":")[2].lower() if entry.code is not None else kind
         earlier = sum(other.partition("-")[0] == name for other, _ in stages)
         known = [one.label for one in settings.prompts]
@@ -296,10 +299,12 @@ def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -
     *inner, last = path
     for depth, part in enumerate(inner):
         child = data.get(part)
+        if isinstance(child, (list, tuple)) and part in ("prompts", "by"):
+            if len(child) > 1:
+                what = "sets of prompts" if part == "prompts" else "judges"
+                raise ConfigError(f"--set {whole}: there are several {what}; edit the pipeline's file")
+            child = child[0]
         if path[0] == "prompts" and depth == 0:
-            if isinstance(child, list) and len(child) > 1:
-                raise ConfigError(f"--set {whole}: there are several sets of prompts; edit the pipeline's file")
-            child = child[0] if isinstance(child, list) else child
             child = {"path": child} if isinstance(child, str) else child
         elif isinstance(child, str) and path[0] == "models" and depth == 1:
             try:
@@ -312,20 +317,35 @@ def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -
     data[last] = value
 
 
-def _from_code(entry: CodeStage, allow_code: bool) -> Stage:
-    """Import a user's stage class; only with leave, since a YAML file may come from anywhere."""
+def _stage(entry: StageEntry, allow_code: bool) -> Stage:
+    if entry.code is not None:
+        return _from_code(f"stage '{entry.code.code}'", entry.code.code, entry.code.settings, Stage, allow_code)  # type: ignore[type-abstract]
+    stage: Stage = getattr(entry, entry.kind)
+    if not isinstance(stage, Judge):
+        return stage
+    judges = tuple(
+        _from_code(f"judge '{judge.code}'", judge.code, judge.settings, Comparer, allow_code)  # type: ignore[type-abstract]
+        if isinstance(judge, CodeComparer)
+        else judge
+        for judge in stage.by
+    )
+    return stage.model_copy(update={"by": judges})
+
+
+def _from_code(what: str, code: str, settings: Mapping[str, Any], base: type[_Base], allow_code: bool) -> _Base:
+    """Import a class of the user's; only with leave, since a YAML file may come from anywhere."""
     if not allow_code:
-        raise ConfigError(f"stage '{entry.code}' is code: run it with --allow-code if you trust this file")
-    module, _, name = entry.code.partition(":")
+        raise ConfigError(f"{what} is code: run it with --allow-code if you trust this file")
+    module, _, name = code.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"stage '{entry.code}' cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Stage)):
-        raise ConfigError(f"stage '{entry.code}' is no subclass of rlaif.stages.Stage")
+        raise ConfigError(f"{what} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise ConfigError(f"{what} is no subclass of {base.__module__}.{base.__name__}")
     try:
-        return cls.model_validate(entry.settings)
+        return cls.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         field = f", field '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ""
-        raise ConfigError(f"stage '{entry.code}'{field}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(f"{what}{field}: {first['msg'].removeprefix('Value error, ')}") from error

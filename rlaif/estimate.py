@@ -9,6 +9,7 @@ from typing import Any  # plain JSON
 
 from rlaif.constitution import Constitution
 from rlaif.context import Context
+from rlaif.judges.pairwise import Pairwise
 from rlaif.llm import THINKING_TOKENS, Tally
 from rlaif.prices import PICO, Price
 from rlaif.stages import Stage
@@ -336,7 +337,7 @@ def _asks(label: str, stages: Sequence[tuple[str, Stage]], given: _Given) -> Ite
         if stage.only and label not in stage.only:
             continue
         calls, after = stage.plan(candidates, given.principles, given.voters)
-        kinds = list(_kinds(stage, calls, response, given)) if calls else []
+        kinds = list(_kinds(stage, candidates, calls, response, given)) if calls else []
         yield from ((name, share, ask) for ask in kinds)
         if kinds:
             share = _OF_LATER_CALLS
@@ -344,7 +345,7 @@ def _asks(label: str, stages: Sequence[tuple[str, Stage]], given: _Given) -> Ite
         candidates = after
 
 
-def _kinds(stage: Stage, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
+def _kinds(stage: Stage, candidates: int, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
     """The calls of a stage for a record by kind, `response` being the tokens of one; the last kind writes one."""
     match stage:
         case Sample():
@@ -357,7 +358,7 @@ def _kinds(stage: Stage, calls: int, response: Range, given: _Given) -> Iterator
         case Revise():
             yield from _revisions(stage, calls, response, given)
         case Judge():
-            yield from _verdicts(stage, calls, response, given)
+            yield from _verdicts(stage, candidates, calls, response, given)
         case Rate():
             sampled = stage.by.calls(given.voters) == stage.by.samples > 1
             prompt = given.shown("judge_rubric") + response
@@ -379,11 +380,24 @@ def _revisions(stage: Revise, calls: int, response: Range, given: _Given) -> Ite
     yield _Ask(stage.model, calls, prompt, _OF_MAX_TOKENS * stage.max_tokens)
 
 
-def _verdicts(stage: Judge, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
-    by, shown, thoughts = stage.by, response * 2, Range()
+def _verdicts(stage: Judge, candidates: int, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
+    """Those of a cascade as if no judge were ever sure."""
+    planned = stage.planned(candidates, given.voters)
+    principles = calls // max(1, sum(count for _, count in planned))
+    for judge, count in planned:
+        if isinstance(judge, Pairwise):
+            yield from _pairwise(judge, count * principles, response, given)
+            continue
+        for role in judge.roles():
+            prompt = given.shown("judge_pairwise") + response * 2
+            yield _Ask(role, count * principles / len(judge.roles()), prompt, _choice(16))
+
+
+def _pairwise(by: Pairwise, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
+    shown, thoughts = response * 2, Range()
     if by.reasoning:
         thoughts = _OF_MAX_TOKENS * by.reasoning_max_tokens
-        reasoned = 2 * calls // by.calls(given.voters)  # once in each order
+        reasoned = 2 * calls // by.calls_a_pair(given.voters)  # once in each order
         calls -= reasoned
         yield _Ask(by.model, reasoned, given.shown("judge_pairwise_reason") + shown, thoughts)
     template = "judge_pairwise_decide" if by.reasoning else "judge_pairwise"

@@ -16,6 +16,9 @@ FinishReason = Literal["stop", "length", "content_filter", "refusal"]
 REFUSALS: tuple[FinishReason, ...] = ("refusal", "content_filter")
 Side = Literal["strong", "weak"]
 Outcome = Literal["ok", "dropped", "failed"]
+VerdictOutcome = Literal["ok", "tie", "both_bad", "unparsed", "refusal", "low_mass", "escalated"]
+# The outcomes of a judge that did answer.
+VOTES: frozenset[VerdictOutcome] = frozenset({"ok", "tie", "both_bad"})
 
 # Part of every request's key. Raise it when the key's meaning changes: old answers are then asked anew.
 KEY_VERSION = 1
@@ -125,8 +128,10 @@ class Verdict(Value, frozen=True):
 
     `p_ab` is the judge's probability for `first` when it was shown first, `p_ba` when it was shown
     second; `p_first` is their mean. None where that order gave no usable answer: then `outcome`
-    says why, and the verdict is no vote. `votes` are sampled answers (True: for `first`) where the
-    judge has no log-probabilities. `replies` are the judge's raw texts in the order asked.
+    says why, and the verdict is no vote. A judge that may say so finds a `tie` or `both_bad`, with half of
+    their probability in each p and all of it in `p_tie` and `p_bad`. `escalated` is what a cascade did not
+    rely on. `votes` are sampled answers (True: for `first`, None: neither) where the judge has no
+    log-probabilities. `replies` are the judge's raw texts in the order asked.
     """
 
     judge: str
@@ -137,9 +142,11 @@ class Verdict(Value, frozen=True):
     p_ab: float | None = None
     p_ba: float | None = None
     consistent: bool | None = None
-    votes: tuple[bool, ...] = ()
-    outcome: Literal["ok", "unparsed", "refusal", "low_mass"] = "ok"
-    method: Literal["logprobs", "votes"] = "logprobs"
+    p_tie: float | None = None
+    p_bad: float | None = None
+    votes: tuple[bool | None, ...] = ()
+    outcome: VerdictOutcome = "ok"
+    method: Literal["logprobs", "votes", "ranking", "reward"] = "logprobs"
     replies: tuple[str, ...] = ()
     rationale: str | None = None
 

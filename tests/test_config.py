@@ -77,7 +77,7 @@ def test_set_reaches_nested_settings_and_reads_values_as_yaml(pipeline: Path) ->
     stages = stage_list(settings)
     assert isinstance(stages[1], Sample)
     assert isinstance(stages[3], Judge)
-    assert stages[3].by.votes == 12
+    assert stages[3].by[0].votes == 12
     assert stages[1].stop == ("\n", "x")
     assert stages[1].system is None
     assert settings.limit == 7

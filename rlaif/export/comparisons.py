@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
-from rlaif.types import Record
+from rlaif.errors import ConfigError
+from rlaif.panel import Panel, combined
+from rlaif.types import VOTES, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Comparison:
     judges: tuple[str, ...]
     principles: tuple[str, ...]
     reasoned: bool = False  # a judge thought aloud first
+    both_bad: bool = False  # most judges say so
 
     @property
     def p(self) -> float:
@@ -39,10 +43,12 @@ class Comparison:
 class Comparisons:
     """Looks verdicts up by text, so that it does not matter which of two equal candidates was judged.
 
-    `texts` holds the candidates that say something; `distinct` is the first index of each text.
+    `texts` holds the candidates that say something; `distinct` is the first index of each text. Where several judges
+    looked at a pair, `panel` says what they say together, by their `weights` if it is `weighted`.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, panel: Panel = "mean", weights: Mapping[str, float] | None = None) -> None:
+        self._panel, self._weights = panel, weights or {}
         self.texts = {i: text for i in record.candidates() if (text := record.responses[i].text.strip())}
         first: dict[str, int] = {}
         for i, text in self.texts.items():
@@ -86,21 +92,35 @@ class Comparisons:
                 continue
             low, high = self._key(verdict.first, verdict.second)
             votes = usable.setdefault((low, high), [])
-            if verdict.outcome != "ok" or verdict.p_ab is None or verdict.p_ba is None:
+            if verdict.outcome not in VOTES or verdict.p_ab is None or verdict.p_ba is None:
                 continue  # a refusal, garbage, or an answer in one order only is no vote
             reasoned = verdict.rationale is not None
-            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,), reasoned)
+            bad = verdict.outcome == "both_bad"
+            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,), reasoned, bad)
             votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
-        self._between = {key: _averaged(votes) for key, votes in usable.items()}
+        self._between = {key: self._together(votes) for key, votes in usable.items()}
 
+    def _together(self, votes: list[Comparison]) -> Comparison | None:
+        """Each judge's mean over what it was asked, then the panel's."""
+        if not votes:
+            return None
+        by_judge: dict[str, list[Comparison]] = {}
+        for vote in votes:
+            by_judge.setdefault(vote.judges[0], []).append(vote)
+        judges = sorted(by_judge)
+        weights = [self._weight(judge) for judge in judges] if self._panel == "weighted" else ()
+        return Comparison(
+            combined(self._panel, [fmean(vote.p_ab for vote in by_judge[judge]) for judge in judges], weights),
+            combined(self._panel, [fmean(vote.p_ba for vote in by_judge[judge]) for judge in judges], weights),
+            tuple(judges),
+            tuple(sorted({principle for vote in votes for principle in vote.principles})),
+            any(vote.reasoned for vote in votes),
+            2 * sum(vote.both_bad for vote in votes) > len(votes),
+        )
 
-def _averaged(votes: list[Comparison]) -> Comparison | None:
-    if not votes:
-        return None
-    return Comparison(
-        fmean(vote.p_ab for vote in votes),
-        fmean(vote.p_ba for vote in votes),
-        tuple(sorted({judge for vote in votes for judge in vote.judges})),
-        tuple(sorted({principle for vote in votes for principle in vote.principles})),
-        any(vote.reasoned for vote in votes),
-    )
+    def _weight(self, judge: str) -> float:
+        weight = self._weights.get(judge)
+        if weight is None:
+            known = ", ".join(self._weights) or "none"
+            raise ConfigError(f"export.weights has no weight for the judge '{judge}'; it has: {known}")
+        return weight

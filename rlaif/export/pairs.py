@@ -21,6 +21,7 @@ NoPair = Literal[
     "unscored",  # fewer than two candidates have scores for the same aspect, or a quality floor and none
     "low_quality",  # the rejected response is below the floor
     "tie",
+    "both_bad",  # says most judges
     "inconsistent",  # the winner changes with the order
     "low_margin",  # p < min_p, or margin < min_margin
     "revision_not_better",
@@ -73,7 +74,7 @@ def pairs_of(
     """The record's pairs, or why there is none; `floor` is the run's value of `settings.quality_floor`."""
     if not settings.pairs:
         return (), None
-    candidates = _Candidates(record, floor)
+    candidates = _Candidates(record, settings, floor)
     found: list[Pair] = []
     reasons: list[NoPair] = []
     for strategy in sorted(settings.pairs, key=lambda name: _chance(record, name)):
@@ -94,10 +95,10 @@ def _chance(record: Record, what: str) -> bytes:
 class _Candidates:
     """A record's live candidates that say something, and what was said of them."""
 
-    def __init__(self, record: Record, floor: float | None) -> None:
+    def __init__(self, record: Record, settings: ExportSettings, floor: float | None) -> None:
         self.record = record
         self.floor = floor
-        self.comparisons = Comparisons(record)
+        self.comparisons = Comparisons(record, settings.panel, settings.weights)
         self.texts = self.comparisons.texts
         self.ratings = ratings_of(record, self.comparisons.distinct)
 
@@ -252,6 +253,8 @@ def _judged(
     """The pair, if the two's own comparison says so clearly enough."""
     if comparison is None:
         return "unparsed"
+    if comparison.both_bad:
+        return "both_bad"
     p = comparison.p
     if abs(p - 0.5) < TIE or margin < TIE:  # no margin: the judge's preferences run in a circle
         return "tie"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rlaif.panel import Panel
 
 Strategy = Literal["best_vs_worst", "best_vs_random", "revision_vs_original", "strong_vs_weak"]
 Config = Literal["preference", "sft", "kto", "reward", "scores", "prompts"]
@@ -24,6 +26,8 @@ class ExportSettings(BaseModel):
     pointwise score must reach, so that chosen is not merely better than junk. None unless the run has
     pointwise scores: a win rate is relative to its own prompt, the worst of four always has one near 0,
     and a run-wide quantile of win rates would only throw away the clearest pairs.
+    `panel`: what several judges of a pair say together: the `mean` of their probabilities, the `majority`, or
+    `weighted` by `weights`, each judge's log-odds to be right. `rlaif judge audit` makes these from labelled items.
     `test_fraction`: of prompts, by their hash: a prompt stays on its side when the run grows.
     `sft`: a record gives the responses of the first kind that it has. `revisions` are those of all steps;
     a record that was revised has them even if all were filtered out, and then gives nothing. `drafts` are
@@ -39,6 +43,8 @@ class ExportSettings(BaseModel):
     min_margin: float = Field(default=0.0, ge=0.0, le=1.0)
     quality_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
     max_pairs_per_prompt: int = Field(default=1, ge=1)  # unique prompts beat more pairs a prompt (Tulu 3)
+    panel: Panel = "mean"
+    weights: dict[str, float] = Field(default_factory=dict)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     sft: tuple[SftKind, ...] = Field(default=("revisions", "chosen"), min_length=1)
     configs: tuple[Config, ...] = Field(
@@ -51,3 +57,9 @@ class ExportSettings(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("names something twice")
         return names
+
+    @model_validator(mode="after")
+    def _weighted_by(self) -> Self:
+        if (self.panel == "weighted") != bool(self.weights):
+            raise ValueError("`panel: weighted` and `weights` come together; `rlaif judge audit` writes both")
+        return self

@@ -133,7 +133,7 @@ class Tally:
         for verdict in record.verdicts:
             counts = self._judges.setdefault(verdict.judge, Counter())
             counts["verdicts"] += 1
-            if verdict.outcome != "ok" or verdict.p_ab is None or verdict.p_ba is None:
+            if verdict.p_ab is None or verdict.p_ba is None:
                 continue
             counts["usable"] += 1
             counts["consistent"] += (verdict.p_ab - 0.5) * (verdict.p_ba - 0.5) > 0

@@ -5,44 +5,61 @@ Lee et al. 2023 (arXiv:2309.00267), section 3: a judge asked in one order often 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
 from rlaif.constitution import Principle
 from rlaif.context import Context
-from rlaif.judges.parse import chosen_option, probability_of_a
+from rlaif.judges import PairComparer
+from rlaif.judges.parse import chosen_option, option_probabilities
+from rlaif.judges.votes import decided
 from rlaif.llm import ask_all
 from rlaif.types import REFUSALS, Completion, Messages, Record, Verdict
 
 Problem = Literal["unparsed", "refusal", "low_mass"]
+# The letters of a judge's answer: the two responses; with `ties` also "equally good" and "both bad".
+_TWO, _FOUR = "AB", "ABCD"
 
 
-class Pairwise(BaseModel):
+class Pairwise(PairComparer):
     """Settings of a pairwise judge.
 
     `reasoning` lets it think aloud first (two calls an order); log-probabilities then tend to 0 and 1.
-    Without log-probabilities each order is sampled `votes` / 2 times.
+    `ties` lets it say that the two are equally good, or both bad.
+    Without log-probabilities both orders are sampled in turn, `min_votes` to `votes` times together, until the
+    posterior of the winner is `stop_at` (see rlaif.judges.votes). `stop_at` null, and a provider's batches, where each
+    look would be another day, take all `votes`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    kind: Literal["pairwise"] = "pairwise"
     model: str = "judge"
     reasoning: bool = False
     reasoning_max_tokens: Annotated[int, Field(ge=1)] = 256
-    votes: Annotated[int, Field(ge=2, multiple_of=2)] = 4
+    ties: bool = False
+    votes: Annotated[int, Field(ge=2, multiple_of=2)] = 12
+    min_votes: Annotated[int, Field(ge=2, multiple_of=2)] = 4
+    stop_at: Annotated[float, Field(gt=0.5, lt=1.0)] | None = 0.9
     min_mass: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    def calls(self, voters: Set[str] = frozenset()) -> int:
-        """Calls of one comparison; more if the judge is one of the roles that vote."""
+    @model_validator(mode="before")
+    @classmethod
+    def _fewer_votes(cls, data: object) -> object:
+        """`votes` alone may be fewer than `min_votes` by default are."""
+        if isinstance(data, dict) and isinstance(votes := data.get("votes"), int) and "min_votes" not in data:
+            return data | {"min_votes": max(2, min(4, votes))}
+        return data
+
+    def roles(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def calls_a_pair(self, voters: Set[str] = frozenset()) -> int:
         return (self.votes if self.model in voters else 2) + (2 if self.reasoning else 0)
 
-    async def __call__(
-        self, record: Record, first: int, second: int, principle: Principle, context: Context
-    ) -> Verdict:
+    async def compare(self, record: Record, first: int, second: int, principle: Principle, context: Context) -> Verdict:
         async def compare(role: str) -> Verdict:
             return await self._compare(role, record, first, second, principle, context)
 
@@ -54,88 +71,142 @@ class Pairwise(BaseModel):
     async def _compare(
         self, role: str, record: Record, first: int, second: int, principle: Principle, context: Context
     ) -> Verdict:
-        ab, ba = await ask_all(
-            self._one_order(role, record, first, second, principle, context),
-            self._one_order(role, record, second, first, principle, context),
+        one, other = await ask_all(
+            self._order(role, record, first, second, principle, context),
+            self._order(role, record, second, first, principle, context),
         )
-        p_ab = ab.p_a
-        p_ba = None if ba.p_a is None else 1.0 - ba.p_a
+        if context.model(role).traits.top_logprobs:
+            ab, ba = await ask_all(self._by_logprobs(one, context), self._by_logprobs(other, context))
+        else:
+            ab, ba = await self._by_votes(one, other, context)
         verdict = Verdict(
             judge=context.model(role).name,
             principle=principle.id,
             first=first,
             second=second,
-            p_ab=p_ab,
-            p_ba=p_ba,
-            votes=ab.votes + tuple(not vote for vote in ba.votes),
+            p_ab=ab.p_a,
+            p_ba=None if ba.p_a is None else 1.0 - ba.p_a,
+            votes=ab.votes + tuple(None if vote is None else not vote for vote in ba.votes),
             method="logprobs" if context.model(role).traits.top_logprobs else "votes",
             replies=ab.replies + ba.replies,
             rationale=_rationales(first, ab.rationale, second, ba.rationale),
         )
-        if p_ab is None or p_ba is None:
-            return msgspec.structs.replace(verdict, outcome=_worst(ab.problem, ba.problem))
-        same_winner = (p_ab - 0.5) * (p_ba - 0.5) > 0  # a tie in one order is no winner
-        return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=same_winner)
+        return self._outcome(verdict, ab, ba)
 
-    async def _one_order(
-        self, role: str, record: Record, a: int, b: int, principle: Principle, context: Context
-    ) -> _Reading:
+    def _outcome(self, verdict: Verdict, ab: _Reading, ba: _Reading) -> Verdict:
+        if verdict.p_ab is None or verdict.p_ba is None:
+            return msgspec.structs.replace(verdict, outcome=_worst(ab.problem, ba.problem))
+        p_first = (verdict.p_ab + verdict.p_ba) / 2
+        same_winner = (verdict.p_ab - 0.5) * (verdict.p_ba - 0.5) > 0  # a tie in one order is no winner
+        verdict = msgspec.structs.replace(verdict, p_first=p_first, consistent=same_winner)
+        if not self.ties:
+            return verdict
+        tie, bad = (ab.tie + ba.tie) / 2, (ab.bad + ba.bad) / 2
+        neither = (tie + bad) / 2
+        most = max(p_first - neither, 1.0 - p_first - neither)
+        outcome = "both_bad" if bad >= max(tie, most) else "tie" if tie >= most else "ok"
+        return msgspec.structs.replace(verdict, p_tie=tie, p_bad=bad, outcome=outcome)
+
+    async def _order(self, role: str, record: Record, a: int, b: int, principle: Principle, context: Context) -> _Order:
         shown: dict[str, object] = {
             "principle": principle,
             "conversation": as_text(record.prompt),
             "response_a": record.responses[a].text,
             "response_b": record.responses[b].text,
+            "ties": self.ties,
         }
-        rationale = None
-        template = "judge_pairwise"
-        if self.reasoning:
-            thought = await context.ask_by(
-                role, "judge_pairwise_reason", record.prompt, shown, max_tokens=self.reasoning_max_tokens
-            )
-            rationale = shown["reasoning"] = thought.text.strip()
-            template = "judge_pairwise_decide"
-        if context.model(role).traits.top_logprobs:
-            completion = await context.ask_by(role, template, record.prompt, shown, max_tokens=3, logprobs=True)
-            return _read_logprobs(completion, self.min_mass, rationale)
-        replies = await ask_all(
-            *(
-                context.ask_by(role, template, record.prompt, shown, temperature=1.0, max_tokens=16, sample=i)
-                for i in range(self.votes // 2)
-            )
+        if not self.reasoning:
+            return _Order(role, "judge_pairwise", record.prompt, shown, None)
+        thought = await context.ask_by(
+            role, "judge_pairwise_reason", record.prompt, shown, max_tokens=self.reasoning_max_tokens
         )
-        return _count_votes(replies, rationale)
+        rationale = thought.text.strip()
+        return _Order(role, "judge_pairwise_decide", record.prompt, shown | {"reasoning": rationale}, rationale)
+
+    async def _by_logprobs(self, order: _Order, context: Context) -> _Reading:
+        reply = await context.ask_by(*order.question, max_tokens=3, logprobs=True)
+        rationale = order.rationale or reply.reasoning  # of a model that thinks by itself
+        if reply.finish_reason in REFUSALS:
+            return _Reading(None, (reply.text,), rationale, problem="refusal")
+        found = option_probabilities(reply.logprobs or (), self._options, self.min_mass)
+        if found is None:
+            return _Reading(None, (reply.text,), rationale, problem="low_mass" if reply.logprobs else "unparsed")
+        tie, bad = found.get("C", 0.0), found.get("D", 0.0)
+        return _Reading(found["A"] + (tie + bad) / 2, (reply.text,), rationale, tie=tie, bad=bad)
+
+    async def _by_votes(self, ab: _Order, ba: _Order, context: Context) -> tuple[_Reading, _Reading]:
+        """One vote in each order at a time, `min_votes` at once."""
+        replies: tuple[list[Completion], list[Completion]] = ([], [])
+        patient = self.stop_at is None or context.model(ab.role).batch
+        while True:
+            have = len(replies[0])
+            more = (self.votes if patient else self.min_votes) // 2 - have
+            both = [(order, have + i) for order in (ab, ba) for i in range(max(1, more))]
+            answers = await ask_all(*(self._vote(order, sample, context) for order, sample in both))
+            half = len(answers) // 2
+            replies[0].extend(answers[:half])
+            replies[1].extend(answers[half:])
+            readings = self._counted(replies[0], ab.rationale), self._counted(replies[1], ba.rationale)
+            if 2 * len(replies[0]) >= self.votes or self._settled(*readings):
+                return readings
+
+    async def _vote(self, order: _Order, sample: int, context: Context) -> Completion:
+        return await context.ask_by(*order.question, temperature=1.0, max_tokens=16, sample=sample)
+
+    def _settled(self, ab: _Reading, ba: _Reading) -> bool:
+        first, second = [vote for vote in ab.votes if vote is not None], [vote for vote in ba.votes if vote is not None]
+        wins = sum(first) + len(second) - sum(second)
+        return self.stop_at is not None and decided(wins, len(first) + len(second), self.stop_at)
+
+    def _counted(self, replies: Iterable[Completion], rationale: str | None) -> _Reading:
+        """(votes for A + 1) / (votes + 2): two of two is no certainty (Laplace). What is no choice is no vote."""
+        replies = list(replies)
+        rationale = rationale or next((reply.reasoning for reply in replies if reply.reasoning), None)
+        texts = tuple(reply.text for reply in replies)
+        said = [chosen_option(reply.text, self._options) for reply in replies if reply.finish_reason not in REFUSALS]
+        choices = [choice for choice in said if choice is not None]
+        if not choices:
+            refused = all(reply.finish_reason in REFUSALS for reply in replies)
+            return _Reading(None, texts, rationale, problem="refusal" if refused else "unparsed")
+        count = len(choices)
+        tie, bad = choices.count("C") / count, choices.count("D") / count
+        votes = tuple(choice == "A" if choice in _TWO else None for choice in choices)
+        p_a = (choices.count("A") + (tie + bad) * count / 2 + 1) / (count + 2)
+        return _Reading(p_a, texts, rationale, votes, tie, bad)
+
+    @property
+    def _options(self) -> str:
+        return _FOUR if self.ties else _TWO
+
+
+class _Order(NamedTuple):
+    """One of the two orders, ready to be asked about."""
+
+    role: str
+    template: str
+    conversation: Messages
+    shown: dict[str, object]
+    rationale: str | None
+
+    @property
+    def question(self) -> tuple[str, str, Messages, dict[str, object]]:
+        return self[:4]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one order said: the probability for the response shown as A, or what went wrong."""
+    """What one order said: the probability for the response shown as A, or what went wrong.
+
+    `p_a` has a half of those of `tie` and `bad`.
+    """
 
     p_a: float | None
-    votes: tuple[bool, ...]
     replies: tuple[str, ...]
     rationale: str | None
-    problem: Problem | None
-
-
-def _read_logprobs(reply: Completion, min_mass: float, rationale: str | None) -> _Reading:
-    rationale = rationale or reply.reasoning  # of a model that thinks by itself
-    if reply.finish_reason in REFUSALS:
-        return _Reading(None, (), (reply.text,), rationale, "refusal")
-    p_a = probability_of_a(reply.logprobs or (), min_mass)
-    problem: Problem | None = None if p_a is not None else "low_mass" if reply.logprobs else "unparsed"
-    return _Reading(p_a, (), (reply.text,), rationale, problem)
-
-
-def _count_votes(replies: list[Completion], rationale: str | None) -> _Reading:
-    """(votes for A + 1) / (votes + 2): two of two is no certainty (Laplace). A reply that did not choose is no vote."""
-    rationale = rationale or next((reply.reasoning for reply in replies if reply.reasoning), None)
-    choices = [chosen_option(reply.text) for reply in replies if reply.finish_reason not in REFUSALS]
-    votes = tuple(choice == "A" for choice in choices if choice is not None)
-    texts = tuple(reply.text for reply in replies)
-    if not votes:
-        refused = all(reply.finish_reason in REFUSALS for reply in replies)
-        return _Reading(None, (), texts, rationale, "refusal" if refused else "unparsed")
-    return _Reading((sum(votes) + 1) / (len(votes) + 2), votes, texts, rationale, None)
+    votes: tuple[bool | None, ...] = ()
+    tie: float = 0.0
+    bad: float = 0.0
+    problem: Problem | None = None
 
 
 def _worst(*problems: Problem | None) -> Problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from rlaif.types import TokenLogprob
 
@@ -24,16 +25,22 @@ _CHINESE_LABEL = (
     r"(?:(?:我|认为|觉得|会|应该?|更|较|最|好|佳|优|终|的|答案|选择?|选项|回答|回复|结论|判断|决定|结果|是|为)\W*)*"
 )
 _HAN = "[\u4e00-\u9fff]"
-_CHOICE = re.compile(
-    rf"^\W*(?P<label>{_CHINESE_LABEL}(?:{_LABEL}(?:is\W*)?){{0,2}})"
-    rf"(?P<option>(?-i:[AB]))(?:(?!\w)|(?={_HAN}))(?P<rest>.*)",
-    re.I | re.S,
-)
+
+
+@cache
+def _choice(options: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"^\W*(?P<label>{_CHINESE_LABEL}(?:{_LABEL}(?:is\W*)?){{0,2}})"
+        rf"(?P<option>(?-i:[{options}]))(?:(?!\w)|(?={_HAN}))(?P<rest>.*)",
+        re.I | re.S,
+    )
+
+
 _NAMED = re.compile(r"(?:option|response|选项|回答|回复)\W*$", re.I)
 # ... but not if it is one of several, or the worse one.
 _BOTH = re.compile(
     r"\W*(?:and|or|nor|vs|versus|[&/,、]|以?及|和|与|跟|同|或者?|还是)\W*(?:option\W*|response\W*|选项|回答|回复)?"
-    rf"(?-i:[AB])(?:\b|(?={_HAN}))",
+    rf"(?-i:[A-D])(?:\b|(?={_HAN}))",
     re.I,
 )
 _WORSE = re.compile(
@@ -64,10 +71,10 @@ def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]
     return mass
 
 
-def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
-    """P(A) against P(B) at the first token that can be the choice; None under `min_mass`.
+def option_probabilities(logprobs: Sequence[TokenLogprob], options: str, min_mass: float) -> dict[str, float] | None:
+    """The options' probabilities against each other at the first token that can be the choice; None under `min_mass`.
 
-    The mass is what the model gives to the two options together; what is left went to refusals,
+    The mass is what the model gives to all options together; what is left went to refusals,
     preambles and noise, and a small rest of it says nothing about the comparison.
     """
     for token in logprobs:
@@ -75,11 +82,11 @@ def probability_of_a(logprobs: Sequence[TokenLogprob], min_mass: float) -> float
         if not word or word.lower() in _LEAD_IN:
             continue
         said = "".join(other.token for other in logprobs)
-        if len(logprobs) > 1 and word in ("A", "B") and chosen_option(said) is None:
+        if len(logprobs) > 1 and word in options and chosen_option(said, options) is None:
             return None  # "A good response", "A and B": the letter is not the choice
-        mass = option_mass(token, "AB")
-        total = mass["A"] + mass["B"]
-        return mass["A"] / total if total > 0 and total >= min_mass else None
+        mass = option_mass(token, options)
+        total = sum(mass.values())
+        return {option: p / total for option, p in mass.items()} if total > 0 and total >= min_mass else None
     return None
 
 
@@ -88,13 +95,13 @@ def _bare(token: str) -> str:
     return (token if token.isascii() else token.translate(_ASCII)).strip(_AROUND)
 
 
-def chosen_option(text: str) -> str | None:
+def chosen_option(text: str, options: str = "AB") -> str | None:
     """The option that a reply starts with: "A", "(B)", "Response A is better"; else None.
 
     >>> [chosen_option(reply) for reply in ("Answer: B", "A good response would ...", "Both are good", "答案是A")]
     ['B', None, None, 'A']
     """
-    found = _CHOICE.match(text.replace("▁", " ").replace("Ġ", " ").translate(_ASCII).strip())
+    found = _choice(options).match(text.replace("▁", " ").replace("Ġ", " ").translate(_ASCII).strip())
     if found is None:
         return None
     rest = found["rest"]

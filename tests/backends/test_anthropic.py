@@ -524,7 +524,7 @@ async def test_the_first_call_learns_what_a_model_takes(
 async def verdict_of(answer: Callable[[Body], Reply], folder: Path) -> tuple[Verdict, Server]:
     async with Server(answer) as server, llm_on(server, folder, traits=Traits()) as llm:
         context = Context({"judge": llm}, constitution(), bundled(), 0, "judge")
-        return await Pairwise()(record("the good one", "the bad one"), 0, 1, KIND, context), server
+        return await Pairwise().compare(record("the good one", "the bad one"), 0, 1, KIND, context), server
 
 
 async def test_a_judge_votes_by_sampling_in_both_orders(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def judged(
     asked: list[Request] | None = None,
 ) -> Verdict:
     async with context(answer, asked, traits=traits) as working:
-        return await (judge or Pairwise())(made or record(GOOD, BAD), 0, 1, KIND, working)
+        return await (judge or Pairwise()).compare(made or record(GOOD, BAD), 0, 1, KIND, working)
 
 
 def prefers(text: str, p: float) -> Answer:
@@ -153,7 +153,7 @@ async def test_replies_that_do_not_choose_are_left_out_of_the_votes() -> None:
 )
 async def test_an_order_without_any_vote_makes_the_verdict_no_vote(reply: Completion, outcome: str) -> None:
     verdict = await judged(by_order(reply, "B"), traits=NO_LOGPROBS)
-    assert (verdict.p_first, verdict.p_ab, verdict.p_ba, verdict.outcome) == (None, None, 0.75, outcome)
+    assert (verdict.p_first, verdict.p_ab, verdict.p_ba, verdict.outcome) == (None, None, 0.8, outcome)
 
 
 def test_votes_are_even_so_that_both_orders_have_as_many() -> None:
@@ -173,7 +173,7 @@ async def test_a_judge_that_reasons_is_asked_twice_an_order_and_its_thoughts_are
         return f"GOOD is shown as {'A' if shown(request)[0] == GOOD else 'B'}"
 
     verdict = await judged(answer, judge=Pairwise(reasoning=True), asked=asked)
-    assert len(asked) == Pairwise(reasoning=True).calls() == 4
+    assert len(asked) == Pairwise(reasoning=True).calls_a_pair() == 4
     assert sum(request.top_logprobs is None for request in asked) == 2
     assert (verdict.p_ab, verdict.p_ba) == pytest.approx((0.8, 0.7))
     assert verdict.rationale == ("[response 0 as A] GOOD is shown as A\n\n[response 1 as A] GOOD is shown as B")
@@ -241,10 +241,10 @@ async def test_what_a_judge_refuses_its_fallback_judges_in_both_orders_and_by_it
 
     answers = {"judge": refuses_one_order, "judge.fallback": prefers(GOOD, 0.8)}
     async with context(answers, traits=Traits(top_logprobs=20)) as working:
-        verdict = await Pairwise()(record(GOOD, BAD), 0, 1, KIND, working)
+        verdict = await Pairwise().compare(record(GOOD, BAD), 0, 1, KIND, working)
         assert (verdict.judge, verdict.outcome) == ("judge.fallback", "ok")
         assert verdict.p_first == pytest.approx(0.8)
         assert working.tallies["stage", "judge"].fell_back == 1
     async with context({"judge": refuses_one_order, "judge.fallback": refuses_one_order}) as working:
-        verdict = await Pairwise()(record(GOOD, BAD), 0, 1, KIND, working)
+        verdict = await Pairwise().compare(record(GOOD, BAD), 0, 1, KIND, working)
         assert (verdict.judge, verdict.outcome) == ("judge", "refusal")

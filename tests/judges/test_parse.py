@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.judges.parse import chosen_option, expected_rating, option_mass, probability_of_a, rating
+from rlaif.judges.parse import chosen_option, expected_rating, option_mass, option_probabilities, rating
 from rlaif.types import TokenLogprob
 
 
@@ -17,6 +17,11 @@ def token(mass: dict[str, float], said: str | None = None) -> TokenLogprob:
     said = said or max(mass, key=lambda text: mass[text])
     top = tuple((text, math.log(p)) for text, p in mass.items() if p > 0)
     return TokenLogprob(said, math.log(mass.get(said, 1.0) or 1.0), top)
+
+
+def probability_of_a(logprobs: list[TokenLogprob], min_mass: float) -> float | None:
+    found = option_probabilities(logprobs, "AB", min_mass)
+    return found and found["A"]
 
 
 def certain(*texts: str) -> list[TokenLogprob]:
