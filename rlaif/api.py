@@ -1,11 +1,13 @@
-"""The package's functions, which the commands of the same names call: generate, retry, export."""
+"""The package's functions, which the commands of the same names call: generate, retry, export, audit."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlaif.backends import short_form
 from rlaif.budget import Limits, seconds
@@ -26,6 +28,9 @@ from rlaif.runs import (
 )
 from rlaif.store import RunFolder, RunLock
 from rlaif.summary import funnel_of, of_invocation, of_run
+
+if TYPE_CHECKING:
+    from rlaif.audit.live import Answers
 
 # The embedded model makes 30-100 tokens a second on a laptop's CPU.
 LOCAL_LIMIT = 16
@@ -50,6 +55,9 @@ def generate(
     max_time: float | str | None = None,
     batch: bool = False,
     rebuild: bool = False,
+    audit: str | Path | None = None,
+    audit_columns: Mapping[str, str] | None = None,
+    min_kappa: float | None = None,
     allow_code: bool = False,
     executor: Executor = "local",
     environment: Mapping[str, str] | None = None,
@@ -66,9 +74,13 @@ def generate(
     before they are exceeded; the first two count over all invocations of the run. `batch` asks the models of
     providers with a batch API through that: half the price, an answer within a day.
 
+    `audit` is a file of pairs that people labelled, `audit_columns` says which of its columns is what (see
+    rlaif.audit.read): this pipeline's judges are asked about them first, as the run NAME-audit within the same limits,
+    and the report becomes a part of the dataset. Below `min_kappa` nothing else is asked.
+
     Raises:
-        ConfigError: settings that cannot be used. StoreError, ProviderError: the run stopped; what
-            was answered is kept.
+        ConfigError: settings that cannot be used. AuditFailed: the judges are below `min_kappa`.
+        StoreError, ProviderError: the run stopped; what was answered is kept.
     """
     for option, model in (("policy", policy), ("judge", judge)):
         if model is not None:
@@ -78,32 +90,62 @@ def generate(
         raise ConfigError(f"--estimate {estimate}: give the number of records to try, and no --dry-run with it")
     options: dict[str, object] = {
         "constitution": constitution,
-        "prompts": prompts,
         "limit": limit,
         "models.policy": policy,
         "models.judge": judge,
         "seed": seed,
     }
-    settings = load_settings(pipeline, options, set)
+    settings = load_settings(pipeline, options | _prompts(pipeline, prompts), set)
     if batch:
         settings = batched(settings)
     limited = settings.limit is None and any(spec.provider == "local" for spec in settings.models.values())
     if limited:
         settings = settings.model_copy(update={"limit": LOCAL_LIMIT})
     name = f"{settings.name}-{time.strftime('%Y-%m-%d')}" if run is None else run
-    return run_job(
+    folder = RunFolder(Path(runs_dir), checked_name(name))
+    environment = os.environ if environment is None else environment
+    job = partial(
+        run_job,
         settings,
-        RunFolder(Path(runs_dir), checked_name(name)),
+        folder,
         dry_run=dry_run,
         rebuild=rebuild,
         allow_code=allow_code,
         executor=executor,
-        environment=os.environ if environment is None else environment,
+        environment=environment,
         observer=observer,
         limited_for_local=limited,
-        limits=limits,
         sample=estimate,
     )
+    if audit is None:
+        if min_kappa is not None or audit_columns:
+            raise ConfigError("--min-kappa and --audit-columns are for --audit FILE, with pairs that people labelled")
+        return job(limits=limits)
+    from rlaif.audit.gate import Gate, run_audited  # late: numpy takes 0.1 s
+
+    gate = Gate(Path(audit), min_kappa, audit_columns)
+    # What is wrong with the run itself is said before the audit is paid for.
+    one = settings.model_copy(update={"limit": 1})
+    run_job(one, folder, dry_run=True, allow_code=allow_code, environment=environment, observer=None, limits=limits)
+    return run_audited(
+        gate,
+        settings,
+        folder,
+        lambda left: job(limits=left),
+        dry_run=dry_run,
+        allow_code=allow_code,
+        environment=environment,
+        observer=observer,
+        limits=limits,
+    )
+
+
+def _prompts(pipeline: str, prompts: str | None) -> dict[str, object]:
+    """What `--prompts` sets: all sets; of one with responses the path alone, since its columns are what it is for."""
+    if prompts is None:
+        return {}
+    given = any(one.responses for one in load_settings(pipeline, {}).prompts)
+    return {"prompts.path" if given else "prompts": prompts}
 
 
 def _limits(max_cost: float | None, max_calls: int | None, max_time: float | str | None) -> Limits:
@@ -115,6 +157,57 @@ def _check_form(option: str, model: str) -> None:
         short_form(model)
     except ValueError as error:
         raise ConfigError(f"--{option}: {error}") from None
+
+
+def audit(
+    labelled: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    pipeline: str = "rejudge",
+    judge: str | None = None,
+    constitution: str | None = None,
+    run: str | None = None,
+    runs_dir: str | Path = "runs",
+    seed: int | None = None,
+    set: Sequence[str] = (),
+    dry_run: bool = False,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    max_time: float | str | None = None,
+    batch: bool = False,
+    allow_code: bool = False,
+    environment: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+) -> tuple[Result, Answers]:
+    """Ask a judge about the items of a labelled file: `rlaif judge audit FILE --judge MODEL`, before its figures.
+
+    It is a run of the judge stages of `pipeline` on the file's responses, so that all that holds for `generate` holds
+    here: what was answered is not asked twice, a limit ends it in order, and `run` goes on with it.
+    `columns` and `labels` are those of rlaif.audit.read.read_labelled. Gives the run's result and the judges' answers,
+    whose `audit(source)` has the figures and rlaif.audit.report.write the files.
+    """
+    from rlaif.audit.live import audit_live  # late: numpy takes 0.1 s
+
+    if judge is not None:
+        _check_form("judge", judge)
+    options: dict[str, object] = {"constitution": constitution, "models.judge": judge, "seed": seed}
+    settings = load_settings(pipeline, options, set)
+    if batch:
+        settings = batched(settings)
+    name = f"audit-{time.strftime('%Y-%m-%d')}" if run is None else run
+    return audit_live(
+        settings,
+        Path(labelled),
+        RunFolder(Path(runs_dir), checked_name(name)),
+        columns=columns,
+        labels=labels,
+        dry_run=dry_run,
+        allow_code=allow_code,
+        environment=os.environ if environment is None else environment,
+        observer=observer,
+        limits=_limits(max_cost, max_calls, max_time),
+    )
 
 
 def retry(

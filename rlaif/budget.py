@@ -50,8 +50,6 @@ def seconds(text: str) -> float:
     return 3600 * hours + 60 * minutes + rest
 
 
-# The stage under which the ledger keeps what was reserved for answers that were lost on the way.
-LOST = "lost"
 # After a model's name in the ledger, for what was sent at the price of its batch API.
 BATCH = " (batch)"
 _LARGEST_USD = 1e9
@@ -179,7 +177,7 @@ class Budget:
         on the bill.
         """
         spent = reservation.amount
-        if usage is not None and usage != Usage() and reservation.price is not None:
+        if usage is not None and usage.counted and reservation.price is not None:
             spent = reservation.price.cost(
                 usage.prompt_tokens,
                 usage.cached_tokens,
@@ -259,7 +257,6 @@ class Limited:
 
     Args:
         price: of the model's tokens.
-        lost: told the (prompt, completion) tokens at most of a request whose answer was lost on the way.
         waits: for room beside what is in flight. Not where batches hold places: they are free only after the pass.
     """
 
@@ -268,7 +265,6 @@ class Limited:
         backend: Backend,
         budget: Budget,
         price: Price | None,
-        lost: Callable[[int, int], None] = lambda *_: None,
         *,
         waits: bool = True,
     ) -> None:
@@ -276,22 +272,19 @@ class Limited:
         self._backend = backend
         self._budget = budget
         self._price = price
-        self._lost = lost
         self._waits = waits
         self._put_off = False
 
     async def complete(self, request: Request) -> Completion:
-        tokens = self._tokens(request)
-        held = await self._place(tokens)
+        held = await self._place(self._tokens(request))
         try:
             completion = await self._backend.complete(request)
         except Pending:  # it has no turn
             self._budget.release(held, sent=False)
             raise
         except ProviderError as error:
-            if _may_be_billed(error):
+            if may_be_billed(error):
                 self._budget.settle(held, None)
-                self._lost(*tokens)
             else:
                 self._budget.release(held, sent=True)
             raise
@@ -299,8 +292,6 @@ class Limited:
             self._budget.settle(held, None)
             raise
         self._budget.settle(held, completion.usage)
-        if completion.usage == Usage():  # a server that does not count
-            self._lost(*tokens)
         return completion
 
     async def settle(self) -> bool:
@@ -323,7 +314,14 @@ class Limited:
         await self._backend.close()
 
     def _tokens(self, request: Request) -> tuple[int, int]:
-        return (0, 0) if self._budget.max_cost_usd is None else tokens_at_most(request)
+        if self._budget.max_cost_usd is None:
+            return 0, 0
+        prompt, completion = tokens_at_most(request)
+        if completion is None:
+            raise ConfigError(
+                "--max-cost cannot be kept: a stage asks without max_tokens, so an answer may have any length"
+            )
+        return prompt, completion
 
     async def _place(self, tokens: tuple[int, int]) -> Reservation:
         if self._waits:
@@ -350,10 +348,9 @@ class LimitedBatches(Limited):
         budget: Budget,
         price: Price | None,
         live_price: Price | None,
-        lost: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        super().__init__(batches, budget, price, lost, waits=False)
-        self.live = Limited(batches.live, budget, live_price, lost, waits=False)
+        super().__init__(batches, budget, price, waits=False)
+        self.live = Limited(batches.live, budget, live_price, waits=False)
         self._queued: dict[bytes, Reservation] = {}
 
     async def complete(self, request: Request) -> Completion:
@@ -382,13 +379,13 @@ class Batches(Backend, Protocol):
     def stop(self) -> None: ...
 
 
-def _may_be_billed(error: ProviderError) -> bool:
+def may_be_billed(error: ProviderError) -> bool:
     """A reply cut off, unreadable or too late. A refusal is not on the bill, save a gateway's that waited in vain."""
     return error.kind in ("timeout", "server") and error.status in (None, 408, 504)
 
 
-def tokens_at_most(request: Request) -> tuple[int, int]:
-    """(prompt, completion) tokens that no tokenizer exceeds, without having it.
+def tokens_at_most(request: Request) -> tuple[int, int | None]:
+    """(prompt, completion) tokens that no tokenizer exceeds, without having it; None: an answer has no limit.
 
     A token stands for at least one byte of UTF-8 in byte-level BPE, and with byte fallback in the others. For
     English that is four times too many, which costs no more than calls that wait at the very end of a budget,
@@ -399,9 +396,4 @@ def tokens_at_most(request: Request) -> tuple[int, int]:
     texts = sum(len(message.content.encode()) for message in request.messages)
     prompt = texts + len(shape) + _TOKENS_A_MESSAGE * len(request.messages) + _TOKENS_A_REQUEST
     limits = (body.get("max_completion_tokens"), body.get("max_tokens"), request.max_tokens)
-    completion = next((limit for limit in limits if isinstance(limit, int)), None)
-    if completion is None:
-        raise ConfigError(
-            "--max-cost cannot be kept: a stage asks without max_tokens, so an answer may have any length"
-        )
-    return prompt, completion
+    return prompt, next((limit for limit in limits if isinstance(limit, int)), None)

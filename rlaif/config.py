@@ -19,6 +19,7 @@ from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings
 from rlaif.judges import Comparer
 from rlaif.judges.code import CodeComparer
+from rlaif.judges.reward import RewardModel
 from rlaif.resources import find
 from rlaif.source import Prompts, fingerprint
 from rlaif.stages import Stage
@@ -93,7 +94,7 @@ class Settings(BaseModel):
     """Everything a run is made from. Limits, window, turns, prices and `export` are no part of its meaning.
 
     `prices`: a file of prices that come before the bundled ones.
-    `one_engine_at_a_time`: of the models that run in this machine's memory (local, vllm, transformers) only
+    `one_engine_at_a_time`: of the models that run in this machine's memory (local, vllm, transformers, reward) only
     one is loaded; they take turns, pass by pass.
     """
 
@@ -183,6 +184,8 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
         name = entry.code.code.rpartition(":")[2].lower() if entry.code is not None else kind
         earlier = sum(other.partition("-")[0] == name for other, _ in stages)
         known = [one.label for one in settings.prompts]
+        by = stage.by if isinstance(stage, Judge) else ()
+        scorers = {judge.model for judge in by if isinstance(judge, RewardModel)}
         for label in stage.only:
             if label not in known:
                 there = ", ".join(known)
@@ -193,6 +196,11 @@ def stages_of(settings: Settings, *, allow_code: bool) -> list[tuple[str, Stage]
         for role in stage.roles():
             if role not in settings.models:
                 raise ConfigError(f"stage '{name}' asks model '{role}'; models: has {', '.join(settings.models)}")
+            if settings.models[role].provider == "reward" and role not in scorers:
+                raise ConfigError(
+                    f"stage '{name}' asks model '{role}', a reward model, which only gives scores; "
+                    f"judge with it: by: {{kind: reward, model: {role}}}"
+                )
         stages.append((f"{name}-{earlier + 1}" if earlier else name, stage))
     return stages
 
@@ -345,6 +353,8 @@ def _from_code(what: str, code: str, settings: Mapping[str, Any], base: type[_Ba
         raise ConfigError(f"{what} is no subclass of {base.__module__}.{base.__name__}")
     try:
         return cls.model_validate(settings)
+    except TypeError as error:  # a method is missing
+        raise ConfigError(f"{what}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = f", field '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ""

@@ -24,8 +24,8 @@ def check_room(folder: Path, *, full: bool = False) -> None:
     disk = shutil.disk_usage(folder)
     if full or (disk.free < RESERVE_BYTES and disk.total):  # some file systems say 0 of everything
         raise StoreError(
-            f"the disk under {folder} is full, or your share of it: {disk.free / 1e6:,.0f} MB are free, of which "
-            f"{RESERVE_BYTES / 1e6:.0f} MB are left to the answers under way; make room or use another --runs-dir, "
+            f"the disk under {folder} is full, or your share of it: {disk.free / 1e6:,.0f} MB are free, and "
+            f"{RESERVE_BYTES / 1e6:.0f} MB are kept for the answers under way; make room or use another --runs-dir, "
             "and run the same command again: what was answered is kept"
         )
 

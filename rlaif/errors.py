@@ -62,6 +62,10 @@ class ProviderError(RlaifError):
         return self.kind in ("auth", "not_found", "connection")
 
 
+class AuditFailed(RlaifError):
+    """The judges agree less with people's labels than was asked of them; the run was not begun."""
+
+
 class EndpointGone(ProviderError):
     """Every address and key of a model was given up: after a refused key, or a long outage."""
 

@@ -9,7 +9,9 @@ from typing import Any  # plain JSON
 
 from rlaif.constitution import Constitution
 from rlaif.context import Context
+from rlaif.judges.listwise import Listwise
 from rlaif.judges.pairwise import Pairwise
+from rlaif.judges.reward import RewardModel
 from rlaif.llm import THINKING_TOKENS, Tally
 from rlaif.prices import PICO, Price
 from rlaif.stages import Stage
@@ -113,10 +115,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """How many prompts of a set, and the UTF-8 bytes of one, on average."""
+    """How many prompts of a set, the UTF-8 bytes of one, on average, and the responses that come with it."""
 
     records: int
     bytes_each: float
+    responses: int = 0
+    response_bytes: float = 0.0  # of one
 
 
 class Measured:
@@ -124,19 +128,23 @@ class Measured:
 
     def __init__(self, prompts: Iterable[Record]) -> None:
         self._prompts = prompts
-        self._sums: dict[str, tuple[int, int]] = {}  # records, bytes
+        self._sums: dict[str, tuple[int, int, int, int]] = {}  # records, their bytes; responses of one, bytes of all
 
     def __iter__(self) -> Iterator[Record]:
         self._sums.clear()
         for record in self._prompts:
-            records, size = self._sums.get(record.prompt_set, (0, 0))
+            records, size, responses, given = self._sums.get(record.prompt_set, (0, 0, 0, 0))
             size += sum(len(message.content.encode()) for message in record.prompt)
-            self._sums[record.prompt_set] = records + 1, size
+            given += sum(len(response.text.encode()) for response in record.responses)
+            self._sums[record.prompt_set] = records + 1, size, max(responses, len(record.responses)), given
             yield record
 
     @property
     def sets(self) -> dict[str, PromptSet]:
-        return {label: PromptSet(records, size / records) for label, (records, size) in self._sums.items()}
+        return {
+            label: PromptSet(records, size / records, responses, given / records / max(1, responses))
+            for label, (records, size, responses, given) in self._sums.items()
+        }
 
 
 def foreseen(
@@ -192,7 +200,7 @@ def before(
     sizes = _sizes(templates, constitution)
     sums: dict[tuple[str, str], _Sum] = {}
     for label, one in prompts.items():
-        given = _Given(sizes, one.bytes_each, len(constitution.principles), models)
+        given = _Given(sizes, one, len(constitution.principles), models)
         for name, share, ask in _asks(label, stages, given):
             line = sums.setdefault((name, models[ask.role].model), _Sum(models[ask.role]))
             line.add(one.records, share, ask)
@@ -207,6 +215,7 @@ def from_sample(
     wall_s: float,
     at_once: int,
     *,
+    known: Mapping[tuple[str, str], int] | None = None,
     variation: float = 1.0,
     batch: bool = False,
 ) -> Estimate:
@@ -227,27 +236,30 @@ def from_sample(
         left: records that are not.
         wall_s: what the first took.
         at_once: records under way in the whole run.
+        known: calls of the records that are left whose answers the journal has, by (stage, model).
         variation: see above.
         batch: at the price of the batch API.
     """
     half = Z_95 * variation * sqrt(1 / ran + 1 / left) if left else 0.0
-    spread = Range(exp(-half), 1.0, exp(half)) * left
-    lines = []
+    spread = Range(exp(-half), 1.0, exp(half))
+    lines, most = [], 0.0
     for (stage, model), tally in tallies.items():
         answered = tally.sent - tally.retried - tally.failed
         if answered <= 0:
             continue
         needed = answered + tally.from_journal
         scale = needed / answered / ran
+        rest = max(0.0, left - (known or {}).get((stage, model), 0) * ran / needed)  # as if so many records were left
+        most = max(most, rest)
         price = prices[model]
         cost = None
         if price is not None:
             tokens = tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens, tally.written_tokens
-            cost = spread * (price.cost(*tokens, batch=batch) / PICO * scale)
-        prompt, completion = spread * (tally.prompt_tokens * scale), spread * (tally.completion_tokens * scale)
-        lines.append(Line(stage, model, round(needed * left / ran), 0, prompt, completion, cost))
+            cost = spread * (price.cost(*tokens, batch=batch) / PICO * scale * rest)
+        tokens_of = [spread * (count * scale * rest) for count in (tally.prompt_tokens, tally.completion_tokens)]
+        lines.append(Line(stage, model, round(needed * rest / ran), 0, tokens_of[0], tokens_of[1], cost))
     full, faster = wall_s / ran, wall_s / max(ran, min(at_once, left))
-    return Estimate(tuple(lines), spread * Range(faster, sqrt(full * faster), full))
+    return Estimate(tuple(lines), spread * most * Range(faster, sqrt(full * faster), full))
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +312,7 @@ class _Given:
     """What prompts are made of."""
 
     sizes: Mapping[tuple[str, bool], float]  # bytes around the texts, by (template, with worked examples)
-    prompt_bytes: float
+    prompts: PromptSet
     principles: int
     models: Mapping[str, Asked]
 
@@ -311,7 +323,7 @@ class _Given:
     def shown(self, template: str | None, *, few_shot: bool = True, more: int = 0) -> Range:
         """The tokens of a template with the record's prompt, and of so many bytes more."""
         size = self.sizes[template, few_shot] if template is not None else 0.0
-        return _TOKENS_A_BYTE * (size + self.prompt_bytes + more) + _AROUND
+        return _TOKENS_A_BYTE * (size + self.prompts.bytes_each + more) + _AROUND
 
 
 def _sizes(templates: Templates, constitution: Constitution) -> dict[tuple[str, bool], float]:
@@ -332,7 +344,8 @@ def _sizes(templates: Templates, constitution: Constitution) -> dict[tuple[str, 
 
 def _asks(label: str, stages: Sequence[tuple[str, Stage]], given: _Given) -> Iterator[tuple[str, Range, _Ask]]:
     """(stage, share of the calls that will be made, kind of call) for the records of a set, in order."""
-    candidates, response, share = 0, Range(), Range(1.0, 1.0, 1.0)
+    candidates, share = given.prompts.responses, Range(1.0, 1.0, 1.0)
+    response = _TOKENS_A_BYTE * given.prompts.response_bytes
     for name, stage in stages:
         if stage.only and label not in stage.only:
             continue
@@ -361,7 +374,10 @@ def _kinds(stage: Stage, candidates: int, calls: int, response: Range, given: _G
             yield from _verdicts(stage, candidates, calls, response, given)
         case Rate():
             sampled = stage.by.calls(given.voters) == stage.by.samples > 1
-            prompt = given.shown("judge_rubric") + response
+            anchors = (
+                [len((aspect.judge or "").encode()) for aspect in stage.rubric.principles] if stage.rubric else [0]
+            )
+            prompt = given.shown("judge_rubric", more=max(anchors)) + response
             yield _Ask(stage.by.model, calls, prompt, _choice(16 if sampled else 3))
         case _:
             for role in stage.roles():
@@ -388,9 +404,14 @@ def _verdicts(stage: Judge, candidates: int, calls: int, response: Range, given:
         if isinstance(judge, Pairwise):
             yield from _pairwise(judge, count * principles, response, given)
             continue
+        if isinstance(judge, Listwise):
+            prompt, most = given.shown("judge_listwise") + response * candidates, judge.max_tokens(candidates)
+        elif isinstance(judge, RewardModel):
+            prompt, most = given.shown(None) + response, 0
+        else:
+            prompt, most = given.shown("judge_pairwise") + response * 2, 16
         for role in judge.roles():
-            prompt = given.shown("judge_pairwise") + response * 2
-            yield _Ask(role, count * principles / len(judge.roles()), prompt, _choice(16))
+            yield _Ask(role, count * principles / len(judge.roles()), prompt, _choice(most))
 
 
 def _pairwise(by: Pairwise, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
@@ -407,4 +428,4 @@ def _pairwise(by: Pairwise, calls: int, response: Range, given: _Given) -> Itera
 
 def _choice(max_tokens: int) -> Range:
     """A letter or a digit, with what a model says around it."""
-    return Range(1, 2, max_tokens)
+    return Range(min(1, max_tokens), min(2, max_tokens), max_tokens)

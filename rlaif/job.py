@@ -72,10 +72,10 @@ class Job:
     estimate: Estimate | None = None
 
     def cost_usd(self, model: str, counts: Tally | Charge) -> float | None:
-        """None where the price is not known, or the tokens are not counted."""
+        """None where the price is not known."""
         price = (self.prices if isinstance(counts, Tally) else self.bills).get(model)
         if not counts.prompt_tokens + counts.completion_tokens:
-            return 0.0 if counts.sent == counts.failed or (price is not None and price.free) else None
+            return 0.0 if counts.sent == counts.failed or price is not None else None  # nothing was answered
         return None if price is None else _cost_usd(price, counts)
 
 
@@ -134,7 +134,7 @@ def run(
     constitution = load_constitution(settings.constitution)
     templates = Templates(settings.templates, constitution.language)
     reader = PromptReader(settings.prompts, settings.limit)
-    check_responses(stages)
+    check_responses(stages, settings.prompts)
     check_export(settings.export, stages)
     check_roles(settings, stages)
     check_draws(stages, constitution)
@@ -310,27 +310,51 @@ async def _ledger(folder: RunFolder) -> list[Charge]:
 
 
 def _from_sample(job: Job, stages: Sequence[str], everything: int) -> Estimate:
-    """For the records after those that ran, by what these took in this invocation, or else in the ones before it."""
-    ran = max(1, job.progress.records + job.progress.skipped)
-    tallies: dict[tuple[str, str], Tally] = {}
+    """For the records after those that ran, by what these took in this invocation, or else in the ones before it.
+
+    What the ledger has beyond these was asked for others of the run, and need not be asked again.
+    """
+    whole: dict[tuple[str, str], Tally] = {}
     for charge in job.ledger:
+        key = charge.stage, charge.model.removesuffix(BATCH)
         counts = Tally(charge.sent, 0, charge.failed, prompt_tokens=charge.prompt_tokens)
         counts.cached_tokens, counts.completion_tokens = charge.cached_tokens, charge.completion_tokens
         counts.written_tokens = charge.written_tokens
-        key = charge.stage, charge.model.removesuffix(BATCH)
-        tallies[key] = tallies.get(key, Tally()) + counts
-    now = sum(job.tallies.values(), start=Tally())
-    if not job.progress.skipped:
-        tallies |= {key: tally for key, tally in job.tallies.items() if tally.sent > tally.retried + tally.failed}
+        whole[key] = whole.get(key, Tally()) + counts
+    ran = max(1, job.progress.records + job.progress.skipped)
+    tallies, known = {}, {}
+    for key, tally in whole.items():
+        if key[0] not in stages:
+            continue
+        of_these = job.tallies.get(key, Tally())
+        answered = of_these.sent - of_these.retried - of_these.failed
+        needed = answered + of_these.from_journal
+        others = tally.sent - tally.failed - needed
+        if job.progress.skipped:  # parts that were not looked at: their calls are in the ledger only
+            tallies[key], ran = tally, max(ran, job.folder.size())
+        elif needed:
+            known[key] = max(0, others)
+            tallies[key] = of_these if answered > 0 else _as_many(tally, needed)
     tallies = {key: tallies[key] for name in stages for key in tallies if key[0] == name}
-    measured = {name for name, _ in tallies}
+    now = sum(job.tallies.values(), start=Tally())
     prices = {model: job.prices.get(model) for _, model in tallies}
     wall_s = job.took_s * (1 + now.from_journal / now.sent) if now.sent else 0.0
     left = max(0, everything - ran)
-    found = from_sample(tallies, prices, ran, left, wall_s, job.at_once)
+    found = from_sample(tallies, prices, ran, left, wall_s, job.at_once, known=known)
+    measured = {name for name, _ in tallies}
     unmeasured = tuple(dict.fromkeys(name for name, _ in job.tallies if name in stages and name not in measured))
     time_s = found.time_s if wall_s and not job.progress.skipped else None
     return replace(found, time_s=time_s, records=left, unmeasured=unmeasured)
+
+
+def _as_many(tally: Tally, calls: int) -> Tally:
+    """What so many of its answered calls came to, on average."""
+    share = calls / max(1, tally.sent - tally.failed)
+    tokens = tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens, tally.written_tokens
+    prompt, completion, cached, written = (round(count * share) for count in tokens)
+    counts = Tally(sent=calls, prompt_tokens=prompt, completion_tokens=completion)
+    counts.cached_tokens, counts.written_tokens = cached, written
+    return counts
 
 
 def _window(settings: Settings, models: Iterable[LLM]) -> int:
@@ -356,7 +380,8 @@ async def _close(models: Iterable[LLM]) -> None:
 
 def _planned(context: Context, stages: Sequence[tuple[str, Stage]], settings: Settings) -> int:
     """Calls of a record at most."""
-    return calls_per_record(stages, len(context.constitution.principles), _voters(context, settings))
+    given = max(len(one.responses) for one in settings.prompts)
+    return calls_per_record(stages, len(context.constitution.principles), _voters(context, settings), given)
 
 
 def _voters(context: Context, settings: Settings) -> set[str]:

@@ -221,7 +221,8 @@ class Lanes:
         errors = [lane.broken for lane in self.all if lane.given_up and lane.broken is not None]
         if len(errors) < len(self.all):
             return None
-        last = errors[-1]
+        # What the user can mend comes first: a key that is refused, before an address that does not answer.
+        last = min(errors, key=lambda error: error.kind not in REFUSED_FOR_GOOD)
         return EndpointGone(last.kind, str(last), status=last.status, parameter=last.parameter)
 
     def slowed(self, lane: Lane, error: ProviderError, sent_at: float) -> None:

@@ -13,7 +13,8 @@ from typing import TypeVar
 import msgspec
 import tenacity
 
-from rlaif.budget import BATCH
+from rlaif.backends import Backend
+from rlaif.budget import BATCH, may_be_billed, tokens_at_most
 from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Charge, Journal, Traits
 from rlaif.lanes import REFUSED_FOR_GOOD, Lane, Lanes
@@ -60,10 +61,10 @@ class _Call:
 
     request: Request
     tally: Tally
+    stage: str  # that it is charged to
     rank: int
     tokens: int  # of prompt and answer, as a provider may count them before it has answered
-    patient: bool  # waits for what may pass; a preflight does not
-    sent: int = 0
+    patient: bool  # waits for what may pass, or for a batch; a preflight does not
     began: float = field(default_factory=time.monotonic)
     strikes: int = 0
     error: ProviderError | None = None  # the last one
@@ -195,38 +196,22 @@ class LLM:
         """What a lane that was left alone must answer before it is trusted again; counted and charged as "probe"."""
 
         async def ask(lane: Lane) -> None:
-            tally, usage = tally_of(), Usage()
-            call = self._call(question, tally, patient=False)
-            call.sent = 1
-            tally.sent += 1
-            try:
-                usage = (await lane.live.complete(question)).usage
-            except Pending:
-                call.sent = 0
-                tally.sent -= 1
-                raise
-            except ProviderError:
-                tally.failed += 1
-                raise
-            finally:
-                _count(usage, tally)
-                if call.sent:
-                    self.journal.charge(self._charge(call, "probe", usage, failed=0)._replace(model=self.name))
+            call = self._call(question, tally_of(), "probe", patient=False)
+            completion = await self._ask(call, lane.live)
+            _count(self._usage(call, completion), call.tally)
+            self.journal.charge(self._charge(call, completion))
 
         self.lanes.probe = ask
 
     async def send(self, request: Request, tally: Tally, *, stage: str, attempts: int) -> Completion:
         """Ask without the journal, and without patience: somebody waits. Raises the last ProviderError, or Pending."""
-        call = self._call(request, tally, patient=False)
-        usage = Usage()
+        call = self._call(request, tally, stage, patient=False)
         try:
             completion = await self._send(call, attempts + len(self.lanes.all) - 1)
-            usage = completion.usage
+            self.journal.charge(self._charge(call, completion))
             return completion
         finally:
             self._done(call)
-            if call.sent:
-                self.journal.charge(self._charge(call, stage, usage, failed=0)._replace(model=self.name))
 
     async def _answer(
         self, key: bytes, request: Request, tally: Tally, stage: str, rank: int, again: bool
@@ -237,28 +222,22 @@ class LLM:
             if known is not None and not (again and isinstance(known, Failure)):
                 tally.from_journal += 1
                 return _handed_on(known)
-        call = self._call(request, tally, rank=rank)
+        call = self._call(request, tally, stage, rank=rank)
         try:
             answer = await self._send(call, self.attempts)
         except ProviderError as error:
             gone = self.lanes.gone if error.transient or error.fatal else None
             self._failures_in_a_row += 1
             if gone or error.fatal or (self._failures_in_a_row >= self._bearable() and not self.retry_failed):
-                self.journal.charge(self._charge(call, stage, Usage(), failed=0))
                 raise gone or error from error
             tally.failed += 1
             answer = Failure(error.kind, str(error))
-        except Pending:
-            if call.sent:  # and to be sent again, when the run was stopped
-                self.journal.charge(self._charge(call, stage, Usage(), failed=0))
-            raise
         else:
             self._answered = True
             self._failures_in_a_row = 0
         if self.retry_failed:
             self._retried.add(key)
-        failed = isinstance(answer, Failure)
-        charge = self._charge(call, stage, Usage() if isinstance(answer, Failure) else answer.usage, failed=failed)
+        charge = None if isinstance(answer, Failure) else self._charge(call, answer)
         try:
             return _handed_on(await self.journal.put(key, self._row, answer, charge))
         finally:
@@ -273,15 +252,27 @@ class LLM:
         """Failures in a row: rows that fail for good are listed, but a model that is of no use burns no records."""
         return _NO_LONGER if self._answered else _NEVER_ANSWERED
 
-    def _call(self, request: Request, tally: Tally, rank: int = 0, patient: bool = True) -> _Call:
+    def _call(self, request: Request, tally: Tally, stage: str, rank: int = 0, patient: bool = True) -> _Call:
         tokens = 0
         if self._metered:
             tokens = sum(len(message.content) for message in request.messages) // 4 + (request.max_tokens or 0)
-        return _Call(request, tally, rank, tokens, patient)
+        return _Call(request, tally, stage, rank, tokens, patient)
 
-    def _charge(self, call: _Call, stage: str, usage: Usage, *, failed: int) -> Charge:
+    def _charge(self, call: _Call, completion: Completion | None, lost: bool = False) -> Charge:
+        """Of one request: answered, or failed; `lost`: perhaps answered, so that all it may have cost is charged."""
+        usage = Usage() if completion is None and not lost else self._usage(call, completion)
         tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.written_tokens)
-        return Charge(self.run, stage, self._billed_as, today(), call.sent, failed, *tokens)
+        billed_as = self._billed_as if call.patient else self.name
+        return Charge(self.run, call.stage, billed_as, today(), 1, int(completion is None), *tokens)
+
+    def _usage(self, call: _Call, completion: Completion | None) -> Usage:
+        """As the provider counted it; where nobody did and it has its price, the most that it can be."""
+        if completion is not None and completion.usage.counted:
+            return completion.usage
+        if self.price is None or self.price.free:
+            return Usage()
+        prompt, answer = tokens_at_most(call.request)
+        return Usage(prompt, answer or 0)
 
     async def _send(self, call: _Call, attempts: int) -> Completion:
         try:
@@ -290,25 +281,33 @@ class LLM:
             if not self._worth_again(error) or call.strikes >= attempts:
                 raise
             completion = await self._send_again(call, attempts)
-        _count(completion.usage, call.tally)
+        _count(self._usage(call, completion), call.tally)
         return completion
+
+    async def _ask(self, call: _Call, backend: Backend) -> Completion:
+        """One request. Charged at once if it fails: however often it is tried, what a kill loses is in flight."""
+        call.tally.sent += 1
+        try:
+            return await backend.complete(call.request)
+        except Pending:
+            call.tally.sent -= 1  # queued, not asked
+            raise
+        except ProviderError as error:
+            in_batch = self.batch and call.patient  # there only what is answered is billed
+            self.journal.charge(self._charge(call, None, lost=may_be_billed(error) and not in_batch))
+            raise
 
     async def _send_once(self, call: _Call) -> Completion:
         lane = await self.lanes.take(call.rank, call.tokens, call.failed_by)
         try:
             self.journal.check_room()
+            backend = lane.backend if call.patient else lane.live
         except BaseException:
             self.lanes.leave(lane)
             raise
         sent_at = time.monotonic()
-        call.sent += 1
-        call.tally.sent += 1
         try:
-            completion = await (lane.backend if call.patient else lane.live).complete(call.request)
-        except Pending:
-            call.sent -= 1  # queued, not asked
-            call.tally.sent -= 1
-            raise
+            completion = await self._ask(call, backend)
         except ProviderError as error:
             call.error = error
             call.failed_by.add(lane)

@@ -11,10 +11,10 @@ import msgspec
 
 from rlaif.backends import ENGINES, FALLBACK, Backend, ModelSpec, identity_of, open_backend
 from rlaif.backends.turns import Turns
-from rlaif.budget import LOST, Batches, Budget, Limited, LimitedBatches
-from rlaif.journal import Charge, Journal
+from rlaif.budget import Batches, Budget, Limited, LimitedBatches
+from rlaif.journal import Journal, Traits
 from rlaif.lanes import Lane, Lanes
-from rlaif.llm import LLM, today
+from rlaif.llm import LLM
 from rlaif.prices import Price, Prices, price_of
 from rlaif.throttle import Rate
 
@@ -52,11 +52,10 @@ def open_models(
             if any(name == other.name for other in opened.values()):
                 name = f"{name} ({role})"  # told apart in verdicts and counts
             price = _price(spec, prices)
-            lost = partial(_charge_lost, journal, log_folder.name, name)
             lanes = [
                 Lane(
                     lane_name(lane),
-                    _within(budget, price, lost, live, lane.batch, _opener(lane, environment, log_folder, turns)),
+                    _within(budget, price, live, lane.batch, _opener(lane, environment, log_folder, turns)),
                     spec.places,
                     Rate(spec.requests_per_minute) if spec.requests_per_minute else None,
                     Rate(spec.tokens_per_minute) if spec.tokens_per_minute else None,
@@ -79,6 +78,8 @@ def open_models(
                 batch=spec.batch,
             )
             _warn_of_new_identity(opened[same])
+            if spec.provider == "reward" and sending:
+                opened[same].remember(Traits())  # it has no words to be asked in what it can do
         models[role] = opened[same]
     return models
 
@@ -99,7 +100,6 @@ def _opener(
 def _within(
     budget: Budget | None,
     price: Price | None,
-    lost: Callable[[int, int], None],
     live: bool,
     batch: bool,
     opens: Callable[[], Backend],
@@ -108,8 +108,8 @@ def _within(
     if budget is None:
         return opens
     if batch:
-        return lambda: LimitedBatches(cast(Batches, opens()), budget, price and price.in_batch, price, lost)
-    return lambda: Limited(opens(), budget, price, lost, waits=live)
+        return lambda: LimitedBatches(cast(Batches, opens()), budget, price and price.in_batch, price)
+    return lambda: Limited(opens(), budget, price, waits=live)
 
 
 def _price(spec: ModelSpec, prices: tuple[Prices, ...]) -> Price | None:
@@ -117,11 +117,6 @@ def _price(spec: ModelSpec, prices: tuple[Prices, ...]) -> Price | None:
     addresses = spec.endpoints or (spec.base_url,)
     found = {price_of(prices, spec.provider, spec.model, address, spec.price) for address in addresses}
     return found.pop() if len(found) == 1 else None
-
-
-def _charge_lost(journal: Journal, run: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
-    if prompt_tokens + completion_tokens:
-        journal.charge(Charge(run, LOST, model, today(), 0, 0, prompt_tokens, 0, completion_tokens))
 
 
 def lane_name(spec: ModelSpec) -> str:

@@ -8,6 +8,7 @@ from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings, Strategy
+from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
 
 # Strategy -> what it can be made from (any of it; of the sides both), and how to come by it.
@@ -71,12 +72,14 @@ def check_roles(settings: Settings, stages: Sequence[tuple[str, Stage]]) -> None
             )
 
 
-def check_responses(stages: Sequence[tuple[str, Stage]]) -> None:
+def check_responses(stages: Sequence[tuple[str, Stage]], prompts: Sequence[Prompts] = ()) -> None:
     """Refuse stages that begin with one that has nothing to work on; one of the user's own may make responses."""
     name, first = stages[0]
-    if first.plan(0, 1)[1] == 0 and type(first).__module__.startswith("rlaif.stages."):
+    given = all(one.responses for one in prompts if not first.only or one.label in first.only) and bool(prompts)
+    if not given and first.plan(0, 1)[1] == 0 and type(first).__module__.startswith("rlaif.stages."):
         raise ConfigError(
-            f"stages: '{name}' comes first and has no responses to work on; begin with sample or contrast"
+            f"stages: '{name}' comes first and has no responses to work on; begin with sample or contrast, "
+            "or name the columns that hold responses with --set prompts.responses=[A,B]"
         )
 
 
@@ -89,9 +92,14 @@ def check_draws(stages: Sequence[tuple[str, Stage]], constitution: Constitution)
                 used.add(constitution.draw("", purpose, used).id)
 
 
-def calls_per_record(stages: Sequence[tuple[str, Stage]], principles: int, voters: Set[str] = frozenset()) -> int:
-    """At most; `voters` are the roles whose models give no log-probabilities and are asked more often."""
-    calls, candidates = 0, 0
+def calls_per_record(
+    stages: Sequence[tuple[str, Stage]], principles: int, voters: Set[str] = frozenset(), given: int = 0
+) -> int:
+    """At most, for a record that comes with so many responses.
+
+    `voters` are the roles whose models give no log-probabilities and are asked more often.
+    """
+    calls, candidates = 0, given
     for _, stage in stages:
         more, candidates = stage.plan(candidates, principles, voters)
         calls += more

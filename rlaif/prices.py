@@ -17,7 +17,7 @@ from rlaif.documents import check, load
 _HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 # No bill comes for what runs in this machine's memory. A server of one's own behind an address is told from
 # somebody else's by nobody but its owner: its price is unknown until `price: {input: 0, output: 0}` says it.
-_FREE = frozenset({"local", "vllm", "transformers", "scripted"})
+_FREE = frozenset({"local", "vllm", "transformers", "reward", "scripted"})
 _BUNDLED = Path(__file__).with_name("prices.yaml")
 # gpt-4o-2024-08-06, claude-haiku-4-5-20251001
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")

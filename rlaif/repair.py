@@ -39,17 +39,27 @@ def repair(path: Path) -> Repaired:
     `lost` is a lower bound where pages of the index are damaged too: it is the index that knows what was there.
     """
     new = path.with_name(path.name + ".partial")
-    _remove(new)
     try:
+        _remove(new)
         with _alone(path) as file:
-            kept, lost = _rebuilt(Pages.all_of(path, file), new)
-            if not kept:
+            kept, lost, charged = _rebuilt(Pages.all_of(path, file), new)
+            if not kept and not charged:
                 raise StoreError(f"nothing in {path} can be read as a journal: move it away to begin a new one")
             return Repaired(kept, lost, _exchanged(path, new))
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"the journal {path} cannot be made anew: {error}; it is as it was") from error
     finally:
-        _remove(new)
+        with suppress(OSError):
+            _remove(new)
+
+
+def not_in_use(path: Path) -> None:
+    """Raises StoreError if a process has the journal open, or nobody may write it."""
+    try:
+        with _alone(path):
+            return
+    except OSError as error:
+        raise StoreError(f"the journal {path} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -65,8 +75,8 @@ def _alone(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _rebuilt(pages: Pages, new: Path) -> tuple[int, int]:
-    """The numbers of answers kept and lost. Rows are told by their shapes: no two tables share one."""
+def _rebuilt(pages: Pages, new: Path) -> tuple[int, int, int]:
+    """The numbers of answers kept and lost, and of lines of the ledger kept. Rows are told by their shapes: no two tables share one."""
     unpack = Packing().unpack
     with closing(open_file(new)) as journal:
         journal.execute("CREATE TEMP TABLE known (key BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -93,7 +103,8 @@ def _rebuilt(pages: Pages, new: Path) -> tuple[int, int]:
         lost: int = journal.execute(
             "SELECT count(*) FROM known WHERE NOT EXISTS (SELECT 1 FROM calls WHERE calls.key = known.key)"
         ).fetchone()[0]
-    return kept, lost
+        charged: int = journal.execute("SELECT count(*) FROM ledger").fetchone()[0]
+    return kept, lost, charged
 
 
 def _int(column: Column) -> int:

@@ -1,4 +1,4 @@
-"""Files that ship with rlaif: constitutions, prompts (templates), pipelines, data."""
+"""Files that ship with rlaif: constitutions, prompts (templates), rubrics, pipelines, data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from typing import Literal
 
 from rlaif.errors import ConfigError
 
-Kind = Literal["constitutions", "prompts", "pipelines", "data"]
+Kind = Literal["constitutions", "prompts", "rubrics", "pipelines", "data"]
 
-SUFFIX: dict[Kind, str] = {"constitutions": ".yaml", "prompts": ".jinja", "pipelines": ".yaml", "data": ".jsonl"}
+SUFFIX: dict[Kind, str] = {
+    "constitutions": ".yaml",
+    "prompts": ".jinja",
+    "rubrics": ".yaml",
+    "pipelines": ".yaml",
+    "data": ".jsonl",
+}
 SINGULAR: dict[Kind, str] = {
     "constitutions": "constitution",
     "prompts": "template",
+    "rubrics": "rubric",
     "pipelines": "pipeline",
     "data": "prompt set",
 }
@@ -99,9 +106,10 @@ def _bundled(kind: Kind) -> dict[str, Path]:
 
 def _folder(kind: Kind) -> Path:
     """In the package (a wheel), else in the checkout beside it if that is ours: site-packages/data is anybody's."""
-    shipped = PACKAGE / "bundled" / kind
+    folder = "prompts/rubrics" if kind == "rubrics" else kind
+    shipped = PACKAGE / "bundled" / folder
     checkout = PACKAGE.parent
-    return checkout / kind if not shipped.is_dir() and _is_ours(checkout) else shipped
+    return checkout / folder if not shipped.is_dir() and _is_ours(checkout) else shipped
 
 
 def _is_ours(checkout: Path) -> bool:

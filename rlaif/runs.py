@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +51,8 @@ def _run_yaml(folder: RunFolder) -> Document:
 
 def checked_name(name: str) -> str:
     """A run's name is a folder's name. Raises ConfigError."""
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0") or name.startswith("."):
-        raise ConfigError(f"--run '{name}' cannot be a folder's name; use letters, digits, '-' and '_'")
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name) or name == "batches":
+        raise ConfigError(f"--run '{name}' cannot be a run's name; use letters, digits, '-' and '_', at most 100")
     return name
 
 
@@ -110,7 +111,7 @@ def export_records(folder: RunFolder, settings: Settings, meaning: dict[str, Any
         pipeline=settings.name,
         stages=tuple(entry.kind for entry in settings.stages),
     )
-    return export_dataset(folder.records, folder.dataset, settings.export, about=about)
+    return export_dataset(folder.records, folder.dataset, settings.export, about=about, audit=folder.audit)
 
 
 def dataset_counts(exported: ExportSummary) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from rlaif import hub
 from rlaif.errors import ConfigError
 from rlaif.resources import find
-from rlaif.types import Message, Messages, Record, prompt_id
+from rlaif.types import Drop, Message, Messages, Record, Response, prompt_id
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -34,6 +34,9 @@ class Prompts(BaseModel):
     turn; without a column `prompt`, `messages` is taken. `system` is put before every prompt that has no
     system turn of its own. `name` is what a stage's `only` calls the set, if not the file's name; of several
     sets each gives prompts in proportion to its `share`, as long as it has any.
+    `responses` are columns with answers that are there already, which become the record's first responses: text, or
+    messages that end with an assistant's turn. Of each `generators` names the column with who wrote it; else it is
+    the set's name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,9 +44,17 @@ class Prompts(BaseModel):
     path: Text = "redteam"
     column: Text = "prompt"
     category_column: Text | None = "category"
+    responses: tuple[Text, ...] = ()
+    generators: tuple[Text, ...] = ()
     system: Text | None = None
     name: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")] | None = None
     share: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_writer_each(self) -> Self:
+        if self.generators and len(self.generators) != len(self.responses):
+            raise ValueError("`generators` names a column for each of `responses`, in their order, or none")
+        return self
 
     @property
     def label(self) -> str:
@@ -100,7 +111,8 @@ def read_prompts(settings: Prompts, limit: int | None = None) -> Iterator[Record
 
 def fingerprint(settings: Prompts) -> str:
     """32 hex digits of the content and of the settings that choose what is read; not of where it lies."""
-    chosen = msgspec.json.encode([settings.column, settings.category_column, settings.system])
+    given = [settings.responses, settings.generators] if settings.responses else []
+    chosen = msgspec.json.encode([settings.column, settings.category_column, settings.system, *given])
     if settings.path.startswith(hub.PREFIX):
         content = hub.fingerprint(settings.path, _wanted(settings))
         return hashlib.blake2b(content.encode() + chosen, digest_size=16).hexdigest()
@@ -119,7 +131,13 @@ def _records(settings: Prompts, rows: Iterator[_Row]) -> Iterator[Record]:
     for number, row in enumerate(rows, 1):
         prompt = _prompt(row, settings)
         category = _category(row, settings.category_column)
-        yield Record(id=prompt_id(prompt), prompt=prompt, category=category, source=f"{label}:{number}")
+        responses = _responses(row, settings)
+        # Two rows with one prompt and other responses are two records; those of one text are one candidate.
+        whole = (*prompt, *(Message("assistant", response.text) for response in responses))
+        seen = [response.text.strip() for response in responses]
+        drops = tuple(Drop(i, "duplicate") for i, text in enumerate(seen) if text in seen[:i])
+        source = f"{label}:{number}"
+        yield Record(prompt_id(whole), prompt, category, source, responses=responses, drops=drops)
     if row is None:
         raise ConfigError(f"{settings.path}: no prompts in it; give a file with at least one row")
 
@@ -163,7 +181,46 @@ def _prompt(row: _Row, settings: Prompts) -> Messages:
     return prompt
 
 
-def _turns(where: str, column: str, value: list[Any]) -> Messages:  # Any: checked here
+def _responses(row: _Row, settings: Prompts) -> tuple[Response, ...]:
+    texts = [_response(row, column) for column in settings.responses]
+    if not settings.generators:
+        return tuple(Response(text, settings.label) for text in texts)
+    writers = [_generator(row, column) or settings.label for column in settings.generators]
+    return tuple(map(Response, texts, writers))
+
+
+def _response(row: _Row, column: str) -> str:
+    """It may say nothing: some models do, and a judge should see it."""
+    if column not in row.values:
+        raise _no_column(row.where, column, list(row.values), "responses")
+    value = row.values[column]
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ConfigError(f"{row.where}: '{column}' is {_kind(value)}; it must be text or a list of messages")
+    turns = _messages(row.where, column, value)
+    if (last := turns[-1].role) != "assistant":
+        raise ConfigError(f"{row.where}: '{column}' ends with the turn of the {last}; a response is the assistant's")
+    return turns[-1].content
+
+
+def _generator(row: _Row, column: str) -> str | None:
+    if column not in row.values:
+        raise _no_column(row.where, column, list(row.values), "generators")
+    value = row.values[column]
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigError(f"{row.where}: '{column}' is {_kind(value)}; it must be the name of a model")
+
+
+def _turns(where: str, column: str, value: list[Any]) -> Messages:  # Any: checked by `_messages`
+    turns = _messages(where, column, value)
+    if (last := turns[-1].role) != "user":
+        raise ConfigError(f"{where}: '{column}' ends with the turn of the {last}; remove what follows the user's last")
+    return turns
+
+
+def _messages(where: str, column: str, value: list[Any]) -> Messages:  # Any: checked here
     try:
         turns = msgspec.convert(value, tuple[Message, ...])
     except msgspec.ValidationError as error:
@@ -171,8 +228,6 @@ def _turns(where: str, column: str, value: list[Any]) -> Messages:  # Any: check
         raise ConfigError(f"{where}: '{column}': {error}; {way_out}") from None
     if not turns:
         raise ConfigError(f"{where}: '{column}' is an empty list; fill it in or remove the row")
-    if (last := turns[-1].role) != "user":
-        raise ConfigError(f"{where}: '{column}' ends with the turn of the {last}; remove what follows the user's last")
     return turns
 
 
@@ -182,10 +237,11 @@ def _column(columns: Mapping[str, Any] | list[str], wanted: str) -> str | None:
     return "messages" if wanted == "prompt" and "messages" in columns else None
 
 
-def _no_column(where: str, wanted: str, columns: list[str]) -> ConfigError:
+def _no_column(where: str, wanted: str, columns: list[str], setting: str = "column") -> ConfigError:
     near = get_close_matches(wanted, columns, n=1) or ["NAME"]
+    name = near[0] if setting == "column" else f"[{near[0]},...]"
     there = ", ".join(columns) or "none"
-    return ConfigError(f"{where}: no column '{wanted}'; there are: {there}; choose with --set prompts.column={near[0]}")
+    return ConfigError(f"{where}: no column '{wanted}'; there are: {there}; choose with --set prompts.{setting}={name}")
 
 
 def _category(row: _Row, column: str | None) -> str | None:
@@ -227,11 +283,20 @@ def _dataset(settings: Prompts) -> Iterator[_Row]:
 
 def _wanted(settings: Prompts) -> list[str]:
     """The columns of a dataset that are read. Raises ConfigError if there is no such column."""
-    names = hub.columns(settings.path)
+    return _read_of(hub.columns(settings.path), settings.path, settings)
+
+
+def _read_of(names: list[str], where: str, settings: Prompts) -> list[str]:
+    """Those of these columns that are read. Raises ConfigError if one is not there."""
     column = _column(names, settings.column)
     if column is None:
-        raise _no_column(settings.path, settings.column, names)
-    return [name for name in names if name in (column, settings.category_column)]
+        raise _no_column(where, settings.column, names)
+    for setting in ("responses", "generators"):
+        for name in getattr(settings, setting):
+            if name not in names:
+                raise _no_column(where, name, names, setting)
+    wanted = {column, settings.category_column, *settings.responses, *settings.generators}
+    return [name for name in names if name in wanted]
 
 
 def _jsonl(path: Path, settings: Prompts) -> Iterator[_Row]:
@@ -270,11 +335,7 @@ def _parquet(path: Path, settings: Prompts) -> Iterator[_Row]:
     try:
         # Without a buffer size pyarrow reads each row group whole: 410 MB of memory for a file of 300 MB.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            names: list[str] = file.schema_arrow.names
-            column = _column(names, settings.column)
-            if column is None:
-                raise _no_column(str(path), settings.column, names)
-            columns = [name for name in names if name in (column, settings.category_column)]
+            columns = _read_of(file.schema_arrow.names, str(path), settings)
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 for values in batch.to_pylist():

@@ -44,6 +44,7 @@ class RunFolder:
         self.settings = self.path / "run.yaml"
         self.summary = self.path / "summary.json"
         self.dataset = self.path / "dataset"
+        self.audit = self.path / "audit"  # of its judges; a part of every dataset it exports
         self.notices: list[str] = []
 
     def create(self) -> None:
@@ -90,6 +91,10 @@ class RunFolder:
         except _Damaged as damage:
             self.notices.append(f"{path} was damaged ({damage.__cause__}) and is made anew from the journal")
             return 0
+
+    def size(self) -> int:
+        """How many records its finished parts have."""
+        return sum(map(self.part_size, self.part_numbers()))
 
     def part_numbers(self) -> list[int]:
         return sorted(int(path.name[5:10]) for path in self.parts.glob("part-*.jsonl.zst"))
@@ -149,9 +154,12 @@ class RunLock:
             ) from None
         except OSError as error:
             raise _unwritable(self._path, error) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
         return self
 
     def __exit__(

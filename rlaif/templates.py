@@ -13,13 +13,14 @@ The file is cut into turns before anything is rendered, so no text of a model ca
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
+from unicodedata import category, normalize
 
 import jinja2
 from jinja2 import nodes
@@ -32,6 +33,7 @@ from rlaif.resources import bundled, find, names
 from rlaif.types import Message, Messages, Role
 
 # The names each template may use; a template that uses another is refused before the first call.
+# `responses` are (letter, text) pairs, all others texts.
 VARIABLES: Mapping[str, frozenset[str]] = {
     "critique": frozenset({"principle", "few_shot"}),
     "revise": frozenset({"principle", "critique", "few_shot"}),
@@ -40,11 +42,12 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "judge_pairwise_reason": frozenset({"principle", "conversation", "response_a", "response_b"}),
     "judge_pairwise_decide": frozenset({"principle", "conversation", "response_a", "response_b", "reasoning", "ties"}),
     "judge_rubric": frozenset({"principle", "conversation", "response"}),
+    "judge_listwise": frozenset({"principle", "conversation", "responses"}),
     "contrast_strong": frozenset({"principle"}),
     "contrast_weak": frozenset({"principle"}),
 }
 # Out of the fingerprint while they are the bundled English ones: runs are older than these and hold it.
-_LATER = frozenset({"contrast_strong", "contrast_weak"})
+_LATER = frozenset({"contrast_strong", "contrast_weak", "judge_listwise"})
 
 PRINCIPLE = ("id", "critique", "revision", "judge", "weight", "tags")
 
@@ -198,7 +201,8 @@ class Templates:
 
 _FIELDS = frozenset(f"principle.{name}" for name in PRINCIPLE)
 _EXAMPLE: Mapping[str, object] = dict.fromkeys(set().union(*VARIABLES.values()), "text") | {
-    "principle": SimpleNamespace(**dict.fromkeys(PRINCIPLE, "text") | {"weight": 1.0, "tags": ("text",)})
+    "principle": SimpleNamespace(**dict.fromkeys(PRINCIPLE, "text") | {"weight": 1.0, "tags": ("text",)}),
+    "responses": (("a", "text"), ("b", "text")),
 }
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
@@ -268,7 +272,48 @@ def _role(name: str) -> Role:
 
 
 def fenced(text: str, tag: str) -> str:
-    """`text` between <tag> lines; the tags of fences inside it are defused, so it can neither end nor open one."""
-    if "<" in text:
-        text = re.sub(rf"<(?=\s*/?\s*(?:{re.escape(tag)}|conversation|response(?:_[ab])?)\b)", "&lt;", text, flags=re.I)
+    """`text` between <tag> lines; what in it could end or open a fence, or a turn of the model's own, is defused.
+
+    It comes out as "&lt;/response_a>" and the like, and all other text as it is.
+    """
+    names = {_skeleton(tag), "conversation", "response"}
+    text = _BRACKET.sub(lambda found: "&lt;" if _names_a_fence(text, found.end(), names) else found[0], text)
+    text = _CONTROL.sub(lambda found: "&lt;" if found[0] == "<" else "&#91;", text)
     return f"<{tag}>\n{text}\n</{tag}>"
+
+
+_BRACKET = re.compile("[<\uff1c\ufe64\u2039\u27e8\u276e\u02c2\u1438]")  # and what looks like one
+# The tokens by which chat models part turns, of ChatML, Llama, Mistral, Gemma, DeepSeek ... Where a server makes them
+# tokens wherever they stand, as llama.cpp does, a response that holds some would end the user's turn.
+_CONTROL = re.compile(
+    r"<(?=[|\uff5c]\w|/?\w+[|\uff5c]>|/?(?:s|bos|eos|think|(?:start|end)_of_turn)>|</?SYS>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
+    re.I,
+)
+# The Cyrillic and Greek letters that look like those of our tags; normalisation knows all other disguises.
+_LOOKALIKES = str.maketrans("\u0430\u0441\u0435\u0456\u043e\u0440\u0455\u03b1\u03bf\u03c1\u03bd", "aceiopsaopv")
+
+
+def _names_a_fence(text: str, start: int, names: Set[str]) -> bool:
+    """Whether a tag from `start` on, after its bracket, begins with one of `names`, in whatever spelling."""
+    said = ""
+    for at in range(start, len(text)):
+        char = text[at]
+        said += _skeleton(char)
+        if said in names:
+            return True
+        ahead = char in _SLASHES or char in _BLANKS or char.isspace() or category(char) in ("Cf", "Cc", "Mn")
+        if _BRACKET.match(char) or not (said or ahead) or not any(name.startswith(said) for name in names):
+            return False
+    return False
+
+
+_SLASHES = "/\\\u2044\u2215\uff0f"
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters by their category
+
+
+@lru_cache(maxsize=4096)
+def _skeleton(text: str) -> str:
+    """Its letters and digits, without case, width, accents and ornament."""
+    plain = normalize("NFKD", text).casefold().translate(_LOOKALIKES)
+    return "".join(char for char in plain if char.isalnum() and char not in _BLANKS)

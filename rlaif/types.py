@@ -80,6 +80,12 @@ class Usage(Value, frozen=True):
     cached_tokens: int = 0
     written_tokens: int = 0
 
+    @property
+    def counted(self) -> bool:
+        """Some servers count nothing, and some backwards."""
+        counts = self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.written_tokens
+        return any(counts) and min(counts) >= 0
+
 
 class TokenLogprob(Value, frozen=True):
     """One generated token and its most likely rivals: (token, natural log-probability)."""
@@ -154,7 +160,7 @@ class Verdict(Value, frozen=True):
 class Score(Value, frozen=True):
     """A judge's absolute rating of one response by a principle or aspect, scaled to [-1, 1].
 
-    None where the judge gave no rating. `replies` are its raw texts.
+    None where the judge gave no rating. `replies` are its raw texts, `weight` that of the aspect in means.
     """
 
     judge: str
@@ -162,6 +168,7 @@ class Score(Value, frozen=True):
     response: int
     value: float | None
     replies: tuple[str, ...] = ()
+    weight: float = 1.0
 
 
 class Drop(Value, frozen=True):

@@ -16,7 +16,7 @@ import rlaif
 from rlaif.backends.scripted import ScriptedBackend
 from rlaif.constitution import load_constitution
 from rlaif.journal import Traits
-from rlaif.judges.parse import chosen_option, expected_rating, option_mass, probability_of_a, rating
+from rlaif.judges.parse import chosen_option, expected_rating, option_mass, rating
 from rlaif.resources import names
 from rlaif.stages import Stage
 from rlaif.stages.filter import Filter, Rule, repeats
@@ -26,6 +26,7 @@ from rlaif.stages.sample import Sample
 from rlaif.store import RunFolder
 from rlaif.templates import VARIABLES, Templates
 from rlaif.types import Completion, Message, Record, Request, Response, TokenLogprob, prompt_id
+from tests.judges.test_parse import probability_of_a
 from tests.lab import KIND, context, letter
 
 ENGLISH, CHINESE = Templates(), Templates(language="zh")
@@ -34,7 +35,7 @@ PROMPTS = [json.loads(line) for line in Path("data/redteam.zh.jsonl").read_text(
 HAN = re.compile(r"[\u4e00-\u9fff]")
 SENTENCE = re.compile(r"(?:\b[A-Za-z]+\b[ ,]+){2}[A-Za-z]+")  # three English words
 ASKED = (Message("user", "怎么开锁？"),)
-VALUES = ("critique", "conversation", "response", "response_a", "response_b", "reasoning")
+VALUES = ("critique", "conversation", "response", "response_a", "response_b", "reasoning", "ties")
 
 ESSAY = """机器学习模型是从数据里归纳规律的程序。训练机器学习模型的时候，我们先准备一批带答案的例子，再让模型\
 一次次地调整内部的数字，直到它的输出接近这些答案。训练好的机器学习模型遇到新数据时，会根据学到的规律给出预测。
@@ -59,9 +60,19 @@ def test_every_english_template_exists_in_chinese_and_the_other_way_round() -> N
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_chinese_template_has_the_roles_and_shows_the_values_of_the_english_one(name: str, few_shot: bool) -> None:
     values = {key: f"[{key}]" for key in VALUES}
-    texts = [*values.values(), "Is it unkind?", "Make it kind.", "Prefer the kind one.", ASKED[0].content]
+    responses = (("a", "[first]"), ("b", "[second]"))
+    texts = [
+        *values.values(),
+        "[first]",
+        "[second]",
+        "Is it unkind?",
+        "Make it kind.",
+        "Prefer the kind one.",
+        ASKED[0].content,
+    ]
     english, chinese = (
-        set_.render(name, ASKED, principle=KIND, few_shot=few_shot, **values) for set_ in (ENGLISH, CHINESE)
+        set_.render(name, ASKED, principle=KIND, few_shot=few_shot, responses=responses, **values)
+        for set_ in (ENGLISH, CHINESE)
     )
     assert [message.role for message in chinese] == [message.role for message in english]
     for ours, theirs in zip(chinese, english, strict=True):
@@ -70,7 +81,7 @@ def test_a_chinese_template_has_the_roles_and_shows_the_values_of_the_english_on
 
 def test_no_text_of_a_chinese_template_is_english() -> None:
     for name in VARIABLES:
-        values = dict.fromkeys(VALUES, "好")
+        values = dict.fromkeys(VALUES, "好") | {"responses": (("a", "好"), ("b", "好"))}
         for message in CHINESE.render(name, ASKED, principle=SAFETY.principles[0], few_shot=True, **values):
             assert not SENTENCE.search(message.content)
 
@@ -96,7 +107,8 @@ def test_a_template_of_ones_own_wins_over_the_language_and_includes_what_is_bund
 
 
 def test_the_chinese_examples_of_the_judge_teach_no_position() -> None:
-    shown = CHINESE.render("judge_pairwise", (), principle=KIND, conversation="", response_a="", response_b="")
+    values = dict.fromkeys(("conversation", "response_a", "response_b", "ties"), "")
+    shown = CHINESE.render("judge_pairwise", (), principle=KIND, **values)
     assert Counter(message.content for message in shown if message.role == "assistant") == {"A": 2, "B": 2}
 
 

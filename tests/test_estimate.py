@@ -12,16 +12,24 @@ import rlaif
 from rlaif import resources
 from rlaif.config import Settings, asked_roles, load_settings, stages_of
 from rlaif.constitution import load_constitution
-from rlaif.estimate import Asked, Estimate, PromptSet, Range, before, from_sample
+from rlaif.estimate import Asked, Estimate, Measured, PromptSet, Range, before, from_sample
 from rlaif.llm import Tally
 from rlaif.plan import calls_per_record
 from rlaif.prices import FREE, Price
 from rlaif.source import PromptReader
 from rlaif.templates import Templates
+from tests.labelled import pairs, write
 
 PRICE = Price(input=4, cached=0.2, written=5, output=20, batch=0.5)
 Tallies = dict[tuple[str, str], Tally]
 NOTHING: Tallies = {}
+
+
+@pytest.fixture(autouse=True)
+def _some_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `rejudge` judges, where it looks for it."""
+    write(tmp_path / "pairs.jsonl", pairs(8))
+    monkeypatch.chdir(tmp_path)
 
 
 def settings_of(pipeline: str, *assignments: str) -> Settings:
@@ -33,12 +41,9 @@ def settings_of(pipeline: str, *assignments: str) -> Settings:
 def estimated(settings: Settings, *, tallies: Tallies = NOTHING, pending: int | None = None, **asked: Any) -> Estimate:
     stages = stages_of(settings, allow_code=False)
     constitution = load_constitution(settings.constitution)
-    prompts: dict[str, PromptSet] = {}
-    for record in PromptReader(settings.prompts, settings.limit):
-        known = prompts.get(record.prompt_set, PromptSet(0, 0.0))
-        size = sum(len(message.content.encode()) for message in record.prompt)
-        mean = (known.records * known.bytes_each + size) / (known.records + 1)
-        prompts[record.prompt_set] = PromptSet(known.records + 1, mean)
+    read = Measured(PromptReader(settings.prompts, settings.limit))
+    assert sum(1 for _ in read)
+    prompts = read.sets
     return before(
         stages,
         {role: Asked("scripted", **{"price": PRICE, **asked}) for role in asked_roles(stages)},
@@ -78,11 +83,12 @@ def test_calls_add_up_to_what_the_stages_plan(pipeline: str, votes: bool) -> Non
     stages = stages_of(settings, allow_code=False)
     principles = len(load_constitution(settings.constitution).principles)
     voters = frozenset(asked_roles(stages)) if votes else frozenset[str]()
+    given = len(settings.prompts[0].responses)
     whole = [(name, stage) for name, stage in stages if not stage.only]
     if len(whole) == len(stages):
-        assert estimated(settings, votes=votes).calls == 8 * calls_per_record(stages, principles, voters)
+        assert estimated(settings, votes=votes).calls == 8 * calls_per_record(stages, principles, voters, given)
     else:
-        assert 0 < estimated(settings, votes=votes).calls <= 8 * calls_per_record(stages, principles, voters)
+        assert 0 < estimated(settings, votes=votes).calls <= 8 * calls_per_record(stages, principles, voters, given)
 
 
 def test_a_reasoning_judge_is_estimated_by_its_kinds_of_calls() -> None:

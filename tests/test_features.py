@@ -13,7 +13,7 @@ from tests.features import observed, promised
 from tests.llama import Llama, needs_model
 
 ROWS = {"`local`": "local", "`http://`, `openai`": "openai", "`anthropic`": "anthropic"}
-ROWS |= {"`vllm`": "vllm", "`transformers`": "transformers"}
+ROWS |= {"`vllm`": "vllm", "`transformers`": "transformers", "`reward`": "reward"}
 
 
 def test_every_provider_has_a_row_that_says_where_it_runs() -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rlaif.backends.openai import OpenAIBackend
@@ -15,7 +16,8 @@ from rlaif.backends.scripted import ScriptedBackend
 from rlaif.errors import CallFailed, Pending, ProviderError
 from rlaif.journal import Journal
 from rlaif.llm import LLM, Tally, ask_all, without_system
-from rlaif.types import Completion, Message, Request
+from rlaif.prices import Price
+from rlaif.types import Completion, Message, Request, Usage
 from tests.lab import one_lane
 from tests.server import Reply, Server, completion
 
@@ -116,6 +118,31 @@ async def test_an_outage_stops_before_it_burns_records(journal: Journal) -> None
     kinds = Counter(type(error) for error in ended)
     assert kinds[CallFailed] == 63
     assert kinds[ProviderError] == 37
+
+
+async def test_every_attempt_is_charged_when_it_fails_and_not_only_with_the_answer(journal: Journal) -> None:
+    answer = Faulty(ProviderError("server", "down", status=500, retry_after_s=30.0))
+    llm = door(journal, ScriptedBackend(answer), run="r")
+    waiting = asyncio.create_task(llm.complete(ask("a"), Tally(), stage="sample"))
+    async with asyncio.timeout(10):
+        while not journal.ledger("r"):
+            await asyncio.sleep(0.01)
+    assert [(charge.stage, charge.sent, charge.failed) for charge in journal.ledger("r")] == [("sample", 1, 1)]
+    llm.stop()
+    with pytest.raises(Pending):
+        await waiting
+    await llm.close()
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(-5, -7)])
+async def test_tokens_that_nobody_counted_are_charged_at_the_most_they_can_be(journal: Journal, usage: Usage) -> None:
+    backend = ScriptedBackend(lambda _: Completion("fine", usage=usage))
+    llm, tally = door(journal, backend, run="r", price=Price(input=1.0, output=2.0)), Tally()
+    await llm.complete(msgspec.structs.replace(ask("a" * 100), max_tokens=50), tally, stage="sample")
+    await llm.close()
+    (charge,) = journal.ledger("r")
+    assert charge.completion_tokens == tally.completion_tokens == 50
+    assert charge.prompt_tokens == tally.prompt_tokens > 100
 
 
 async def test_a_call_whose_caller_is_cancelled_still_lands_in_the_journal(journal: Journal) -> None:

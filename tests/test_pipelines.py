@@ -16,6 +16,7 @@ from rlaif.constitution import load_constitution
 from rlaif.job import Result
 from rlaif.plan import calls_per_record
 from rlaif.resources import bundled, names
+from tests.labelled import pairs, write
 
 PIPELINES = names("pipelines")
 
@@ -26,7 +27,11 @@ def ran(name: str, folder: Path, *assignments: str, limit: int = 24) -> Result:
     scripted = [
         f"models.{role}={{provider: scripted, model: {role}, script: {{seed: {i}}}}}" for i, role in enumerate(models)
     ]
-    return generate(name, limit=limit, runs_dir=folder, run=name, set=[*scripted, *assignments])
+    prompts = None
+    if name == "rejudge":  # it has no prompts of its own
+        folder.mkdir(exist_ok=True)
+        prompts = write(folder / "pairs.jsonl", pairs(24))
+    return generate(name, prompts=prompts, limit=limit, runs_dir=folder, run=name, set=[*scripted, *assignments])
 
 
 def rows(result: Result, config: str) -> list[dict[str, Any]]:
@@ -52,7 +57,8 @@ def test_a_recipe_says_what_it_is_by_whom_how_it_is_run_and_what_it_costs(name: 
 def test_a_recipe_costs_no_more_than_its_plan(name: str, tmp_path: Path) -> None:
     settings = load_settings(name, {})
     stages = stages_of(settings, allow_code=False)
-    planned = calls_per_record(stages, len(load_constitution(settings.constitution).principles))
+    given = len(settings.prompts[0].responses)
+    planned = calls_per_record(stages, len(load_constitution(settings.constitution).principles), given=given)
     result = ran(name, tmp_path)
     asked = [stage for stage in result.summary["stages"] if stage["stage"] != "preflight"]
     assert 0 < sum(stage["sent"] for stage in asked) <= planned * 24

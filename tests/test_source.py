@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rlaif.errors import ConfigError
 from rlaif.resources import names
 from rlaif.source import PromptReader, Prompts, fingerprint, read_prompts
-from rlaif.types import Message, Record, prompt_id
+from rlaif.types import Message, Record, Response, prompt_id
 
 Rows = Sequence[Mapping[str, Any]]
 TWO_TURNS = [
@@ -116,6 +116,57 @@ def test_the_columns_can_be_chosen_and_others_do_not_matter(tmp_path: Path, name
     assert (record.prompt[0].content, record.category) == ("yes", "3")
     (record,) = records(path, column="question", category_column=None)
     assert record.category is None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_responses_that_are_there_already_come_with_the_prompt(tmp_path: Path, name: str) -> None:
+    row = {"prompt": "p", "good": "yes, \n of course", "bad": "", "by": "Writer", "by2": None}
+    path = write(tmp_path / name, [row | {"id": 1}])
+    (record,) = records(path, responses=("good", "bad"))
+    assert record.responses == (Response("yes, \n of course", "p"), Response("", "p"))
+    (record,) = records(path, responses=("bad", "good"), generators=("by", "by2"))
+    assert record.responses == (Response("", "Writer"), Response("yes, \n of course", "p"))
+    assert record.candidates() == [0, 1]
+
+
+def test_a_response_may_be_messages_that_end_with_the_assistants(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "whole"}]
+    path = write(tmp_path / "p.jsonl", [{"prompt": "p", "a": talk, "b": talk[1:], "c": talk[:1], "d": 3, "e": []}])
+    (record,) = records(path, responses=("a", "b"))
+    assert [response.text for response in record.responses] == ["whole", "whole"]
+    assert record.candidates() == [0]  # of two that say the same, one
+    assert complaint(path, responses=("a", "c")) == (
+        "p.jsonl:1: 'c' ends with the turn of the user; a response is the assistant's"
+    )
+    assert "'d' is of type int; it must be text or a list of messages" in complaint(path, responses=("d",))
+    assert "'e' is an empty list" in complaint(path, responses=("e",))
+    assert "'a' is of type list; it must be the name of a model" in complaint(
+        path, responses=("b",), generators=("a",)
+    )
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet"])
+def test_a_column_of_responses_that_is_not_there_is_named_with_the_others(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, [{"prompt": "p", "chosen": "x", "rejected": "y"}])
+    said = complaint(path, responses=("chosen", "rejectd"))
+    assert "no column 'rejectd'; there are: prompt, chosen, rejected; choose" in said
+    assert "--set prompts.responses=[rejected,...]" in said
+    assert "--set prompts.generators=[NAME,...]" in complaint(path, responses=("chosen",), generators=("zzz",))
+
+
+def test_a_generator_is_named_for_each_response_or_for_none() -> None:
+    with pytest.raises(ValueError, match="`generators` names a column for each"):
+        Prompts(responses=("a", "b"), generators=("a",))
+
+
+def test_one_prompt_with_other_responses_is_another_record_and_with_the_same_a_duplicate(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "a": a, "b": b} for a, b in ("xy", "xz", "yx", "xy")]
+    path = write(tmp_path / "p.jsonl", rows)
+    reader = PromptReader([Prompts(path=str(path), responses=("a", "b"))])
+    found = list(reader)
+    assert (len({record.id for record in found}), reader.duplicates) == (3, 1)
+    assert prompt_id(found[0].prompt) not in {record.id for record in found}
+    assert len(records(path)) == 1
 
 
 def test_a_system_prompt_is_put_before_prompts_without_one(tmp_path: Path) -> None:
@@ -281,8 +332,10 @@ def test_the_fingerprint_is_of_the_bytes_and_the_columns_not_of_the_place(tmp_pa
     others = [
         Prompts(path=str(three)), Prompts(path=str(one), column="x"),
         Prompts(path=str(one), category_column=None), Prompts(path=str(one), system="s"),
+        Prompts(path=str(one), responses=("a", "b")), Prompts(path=str(one), responses=("b", "a")),
+        Prompts(path=str(one), responses=("a", "b"), generators=("x", "y")),
     ]  # fmt: skip
-    assert len({base, *map(fingerprint, others)}) == 5
+    assert len({base, *map(fingerprint, others)}) == 8
 
 
 def test_several_sets_are_mixed_by_their_shares_whatever_the_limit(tmp_path: Path) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rlaif.prices import Price
 from rlaif.types import Completion, Request
 
-Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "scripted"]
+Provider = Literal["openai", "anthropic", "local", "vllm", "transformers", "reward", "scripted"]
 # These hold the weights in this machine's memory.
-ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers"})
+ENGINES: frozenset[Provider] = frozenset({"local", "vllm", "transformers", "reward"})
 BATCHES: tuple[Provider, ...] = ("openai", "anthropic")
 FALLBACK = ".fallback"  # after a role: the role of its fallback
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 FORMS = (
     "local, local/FILE.gguf, openai/MODEL, anthropic/MODEL, http://HOST/v1#MODEL, vllm/MODEL, transformers/MODEL, "
-    "scripted"
+    "reward/MODEL, scripted"
 )
 
 # Fields that not every provider reads. `extra_body` all do: `scripted` takes it into its chance.
@@ -32,8 +34,8 @@ _READ_BY: dict[str, tuple[Provider, ...]] = {
     "tokens_per_minute": ("openai", "anthropic"),
     "api_key_env": ("openai", "anthropic"),
     "headers": ("openai", "anthropic"),
-    "engine": ("vllm", "transformers"),
-    "lora": ("vllm", "transformers"),
+    "engine": ("vllm", "transformers", "reward"),
+    "lora": ("vllm", "transformers", "reward"),
     "script": ("scripted",),
 }
 _SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
@@ -55,7 +57,7 @@ class ModelSpec(BaseModel):
 
     Short forms: `local`, `local/FILE.gguf`, `local/OWNER/REPO/FILE.gguf`, `openai/MODEL`, `anthropic/MODEL`,
     `http://host:8000/v1#MODEL`, `vllm/MODEL` and `transformers/MODEL` (a folder, a GGUF file or a name on
-    the Hugging Face hub; alone, the bundled model), `scripted`.
+    the Hugging Face hub; alone, the bundled model), `reward/MODEL` (a folder or a name on the hub), `scripted`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,15 +75,15 @@ class ModelSpec(BaseModel):
     concurrency: Annotated[int, Field(ge=1)] = 64  # calls in flight at most, at each address with each key
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # the provider's own limits, ditto
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 600.0
     attempts: Annotated[int, Field(ge=1)] = 6  # of one call, the first included
-    outage_s: Annotated[float, Field(gt=0)] = 600.0  # an address that only fails for so long is given up
+    outage_s: Annotated[float, Field(gt=0, le=1e9)] = 600.0  # an address that only fails for so long is given up
     price: Price | None = None  # USD per million tokens, before any list of prices
     fallback: ModelSpec | None = None  # asked where this one fails for good, or refuses to criticise or to judge
-    # local and transformers
+    # local, transformers and reward
     context_tokens: Annotated[int, Field(ge=256)] = 4096  # per slot
     slots: Annotated[int, Field(ge=1)] = 4  # requests computed together
-    # vllm and transformers
+    # vllm, transformers and reward
     engine: dict[str, Any] = Field(default_factory=dict)  # Any: AsyncEngineArgs of vLLM; from_pretrained's
     lora: str | None = None  # folder or hub name of an adapter
     # scripted: settings of backends.scripted.Script
@@ -94,8 +96,9 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> ModelSpec:
-        if self.provider in ("openai", "anthropic") and not self.model:
-            raise ValueError(f"an {self.provider} model needs a name: {self.provider}/MODEL")
+        if self.provider in ("openai", "anthropic", "reward") and not self.model:
+            article = "a" if self.provider == "reward" else "an"
+            raise ValueError(f"{article} {self.provider} model needs a name: {self.provider}/MODEL")
         for field, readers in _READ_BY.items():
             if getattr(self, field) and self.provider not in readers:
                 raise ValueError(f"'{field}' is read by {', '.join(readers)}, not by {self.provider}: leave it out")
@@ -105,6 +108,35 @@ class ModelSpec(BaseModel):
         if self.fallback and self.fallback.fallback:
             raise ValueError("a fallback has no fallback of its own")
         return self
+
+    @field_validator("extra_body")
+    @classmethod
+    def _json(cls, body: dict[str, Any]) -> dict[str, Any]:  # Any: the provider's own JSON
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot be sent as JSON: {error}; put dates in quotes") from None
+        return body
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not re.fullmatch(r"[!#$%&'*+.^`|~\w-]+", name, re.ASCII) or re.search(r"[\r\n\0]", value):
+                raise ValueError(f"header '{name}' is none that HTTP can carry")
+        return headers
+
+    @field_validator("base_url", "endpoints", "api_key_env")
+    @classmethod
+    def _reachable(cls, value: str | tuple[str, ...] | None, info: ValidationInfo) -> str | tuple[str, ...] | None:
+        if info.field_name == "api_key_env":
+            if value == ():
+                raise ValueError("names no variable: leave it out for a server without keys")
+            return value
+        for url in (value,) if isinstance(value, str) else value or ():
+            if problem := _wrong_url(url):
+                raise ValueError(f"'{url}' {problem}")
+        return value
 
     @model_validator(mode="after")
     def _addresses(self) -> ModelSpec:
@@ -148,6 +180,17 @@ class ModelSpec(BaseModel):
         ]
 
 
+def _wrong_url(url: str) -> str | None:
+    if not url.startswith(("http://", "https://")):
+        return "must start with http:// or https://"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # ValueError if it is none
+    except ValueError as error:
+        return f"is no address: {error}"
+    return None if parts.hostname and not re.search(r"\s", url) else "names no host"
+
+
 def short_form(text: str) -> dict[str, Any]:
     """`provider/model` as the fields of a ModelSpec. Raises ValueError with the forms known."""
     if text.startswith(("http://", "https://")):
@@ -184,7 +227,7 @@ def open_backend(spec: ModelSpec, environment: dict[str, str], log_folder: Path)
             from rlaif.backends.vllm import VLLMBackend
 
             return VLLMBackend(spec, log_folder)
-        case "transformers":
+        case "transformers" | "reward":
             from rlaif.backends.transformers import TransformersBackend
 
             return TransformersBackend(spec, log_folder)
@@ -205,7 +248,7 @@ def identity_of(spec: ModelSpec) -> str:
             return f"anthropic:{spec.base_url or ANTHROPIC_URL}#{spec.model}"
         case "local":
             from rlaif.backends.local import identity
-        case "vllm" | "transformers":
+        case "vllm" | "transformers" | "reward":
             from rlaif.backends.weights import identity
         case "scripted":
             from rlaif.backends.scripted import identity

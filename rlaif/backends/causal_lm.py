@@ -10,6 +10,7 @@ import asyncio
 import gc
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,26 +65,18 @@ class Row:
         self.call.answer(outcome)
 
 
-class Model:
-    """Weights and tokenizer: what a request is in tokens, and a batch of them answered."""
+class Weights(ABC):
+    """Weights and tokenizer: what a request is in tokens."""
+
+    _opens_answer = True  # the model's own turn is begun for it
 
     def __init__(self, name: str, model: Any, tokenizer: Any, context_tokens: int) -> None:
-        from transformers import GenerationConfig
-
         self.name = name
         self._model = model
         self._tokenizer = tokenizer
-        ends = model.generation_config.eos_token_id
-        # As vLLM does: a fine-tuned model's turn may end with a token that only its tokenizer knows.
-        self._ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
-        # The model's own defaults (a temperature, a repetition penalty) would be merged into ours.
-        model.generation_config = GenerationConfig()
         made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # some have no limit
         self._limit = min(context_tokens, made_for or context_tokens)
         self._limit_of = "context_tokens" if self._limit == context_tokens else self.name
-        self._words: dict[int, str] = {}
-        self._anchor: int = tokenizer.encode("a", add_special_tokens=False)[-1]
-        self._anchor_word = self._decode([self._anchor])
 
     def row_of(self, call: Call) -> Row:
         """Raises ProviderError for what this model cannot be asked."""
@@ -93,11 +86,20 @@ class Model:
             raise ProviderError("unsupported", message, parameter="response_format")
         body = body_of(request)
         prompt = self._prompt(request, body)
-        room = request.max_tokens or max(1, self._limit - len(prompt))
+        room = self._room(request, prompt)
         if len(prompt) + room > self._limit:
-            message = f"{len(prompt)} prompt tokens and {room} to generate exceed the {self._limit} of {self._limit_of}"
+            more = f" and {room} to generate" if room else ""
+            message = f"{len(prompt)} prompt tokens{more} exceed the {self._limit} of {self._limit_of}"
             raise ProviderError("context_length", message)
         return Row(call, body, prompt, room)
+
+    @abstractmethod
+    def answer(self, rows: Sequence[Row], closing: threading.Event) -> None:
+        """Answers every row as soon as it can, and none any more once `closing` is set."""
+
+    def _room(self, request: Request, prompt: list[int]) -> int:
+        """Tokens to generate."""
+        return 0
 
     def _prompt(self, request: Request, body: Body) -> list[int]:
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
@@ -115,9 +117,30 @@ class Model:
 
     def _rendered(self, messages: list[dict[str, str]], body: Body) -> list[int]:
         tokens: list[int] = self._tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=False, **body.chat_template_kwargs
+            messages,
+            tokenize=True,
+            add_generation_prompt=self._opens_answer,
+            return_dict=False,
+            **body.chat_template_kwargs,
         )
         return tokens
+
+
+class Model(Weights):
+    """A language model: a batch of requests answered."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, context_tokens: int) -> None:
+        from transformers import GenerationConfig
+
+        super().__init__(name, model, tokenizer, context_tokens)
+        ends = model.generation_config.eos_token_id
+        # As vLLM does: a fine-tuned model's turn may end with a token that only its tokenizer knows.
+        self._ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+        # The model's own defaults (a temperature, a repetition penalty) would be merged into ours.
+        model.generation_config = GenerationConfig()
+        self._words: dict[int, str] = {}
+        self._anchor: int = tokenizer.encode("a", add_special_tokens=False)[-1]
+        self._anchor_word = self._decode([self._anchor])
 
     def answer(self, rows: Sequence[Row], closing: threading.Event) -> None:
         """Answers every row as soon as it ends; none of the others once `closing` is set."""
@@ -137,6 +160,9 @@ class Model:
                 logits_processor=[sampler.choose],
                 stopping_criteria=[sampler.ended],
             )
+
+    def _room(self, request: Request, prompt: list[int]) -> int:
+        return request.max_tokens or max(1, self._limit - len(prompt))
 
     def finish_of(self, row: Row) -> FinishReason | None:
         """Why the row ends with its last token, if it does."""

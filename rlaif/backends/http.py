@@ -103,8 +103,6 @@ def address_and_key(
 ) -> tuple[str, str | None, str]:
     """(base URL, key or None, the key's variable). Raises ConfigError for no URL, or no key where one is needed."""
     base_url = spec.base_url or default_url
-    if not base_url.startswith(("http://", "https://")):
-        raise ConfigError(f"base_url '{base_url}' must start with http:// or https://")
     assert not isinstance(spec.api_key_env, tuple)  # see ModelSpec.lanes
     key_name = spec.api_key_env or default_key
     # A key meant for the provider itself is not sent to other hosts unless the settings say so.

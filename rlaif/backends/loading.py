@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.backends import ModelSpec
-from rlaif.backends.causal_lm import Model, in_a_line
+from rlaif.backends.causal_lm import Model, Weights, in_a_line
+from rlaif.backends.reward import Scorer
 from rlaif.backends.weights import adapter_folder, model_folder
 from rlaif.errors import ProviderError, RlaifError
 
@@ -23,7 +24,7 @@ SPEAKERS = ("transformers", "transformers_modules", "accelerate", "huggingface_h
 _LOADING = threading.Lock()
 
 
-def loaded(spec: ModelSpec, spare_folder: Path, log: Path) -> Model:
+def loaded(spec: ModelSpec, spare_folder: Path, log: Path) -> Weights:
     """Raises ConfigError for a name that means nothing, ProviderError for what cannot be loaded."""
     name = spec.model or "the bundled model"
     try:
@@ -33,7 +34,8 @@ def loaded(spec: ModelSpec, spare_folder: Path, log: Path) -> Model:
             tokenizer = _tokenizer(spec, folder, adapter)
             if tokenizer.chat_template is None:
                 raise ProviderError("not_found", f"{name} has no chat template; choose an instruct model")
-            return Model(name, _weights(spec, folder, adapter), tokenizer, spec.context_tokens)
+            made = Scorer if spec.provider == "reward" else Model
+            return made(name, _weights(spec, folder, adapter), tokenizer, spec.context_tokens)
     except RlaifError:
         raise
     except Exception as error:  # whatever a broken file, a lack of memory or a model's own code raises
@@ -55,12 +57,23 @@ def _tokenizer(spec: ModelSpec, folder: Path, adapter: Path | None) -> Any:
 
 def _weights(spec: ModelSpec, folder: Path, adapter: Path | None) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     engine = {name: value for name, value in spec.engine.items() if name != "revision"}  # the folder is of it
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     # Many CPUs compute 16 bits slower than 32.
-    model = AutoModelForCausalLM.from_pretrained(folder, **{"dtype": "float32" if device == "cpu" else "auto"} | engine)
+    engine = {"dtype": "float32" if device == "cpu" else "auto"} | engine
+    if spec.provider != "reward":
+        model = AutoModelForCausalLM.from_pretrained(folder, **engine)
+    else:
+        one = {"num_labels": 1} if adapter else {}  # the adapter brings the head
+        model, said = AutoModelForSequenceClassification.from_pretrained(
+            folder, output_loading_info=True, **one | engine
+        )
+        headless = bool(said["missing_keys"]) and adapter is None
+        if headless or model.config.num_labels != 1:
+            why = "it has no head to score with" if headless else f"it gives {model.config.num_labels} numbers, not one"
+            raise ProviderError("not_found", f"{spec.model} is no reward model: {why}")
     if "device_map" not in engine:
         model.to(device)
     if adapter is not None:

@@ -67,6 +67,8 @@ class Script(BaseModel):
         if request.top_logprobs or (request.max_tokens or _FEW) < _FEW:  # a letter or a digit, in any language
             if "<response>" in asked:
                 return self._rate(request, asked)
+            if _RANK in asked:
+                return self._rank(request, asked)
             # After reasoning the responses are in an earlier turn.
             shown = next((m.content for m in reversed(request.messages) if "<response_b>" in m.content), None)
             if shown is not None:
@@ -98,6 +100,16 @@ class Script(BaseModel):
         if request.temperature:
             p_a = float(_draw(self.seed, "vote", request) < p_a)
         return _one_token(request, {"A": p_a * 0.98, "B": (1.0 - p_a) * 0.98})
+
+    def _rank(self, request: Request, asked: str) -> Completion:
+        """By what the judge sees of their qualities, without noise."""
+        shown = {letter.upper(): text for letter, text in _LISTED.findall(asked)}
+        seen = {letter: 0.5 if (quality := quality_of(text)) is None else quality for letter, text in shown.items()}
+        logits = {
+            letter: self.skill * quality + self.position_bias * (letter == "A") for letter, quality in seen.items()
+        }
+        ranked = sorted(logits, key=lambda letter: -logits[letter])
+        return Completion(" > ".join(ranked), usage=_usage(request, 2 * len(ranked)))
 
     def _rate(self, request: Request, asked: str) -> Completion:
         quality = quality_of(asked.rpartition("<response>")[2])
@@ -180,6 +192,8 @@ def quality_of(text: str) -> float | None:
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
 # How our templates begin, in English and Chinese; a short answer has fewer tokens than _FEW.
+_RANK = "Y > Z > X"
+_LISTED = re.compile(r"^<response_([a-z])>\n(.*?)\n</response_\1>$", re.M | re.S)
 _REVISE, _CRITICISE = ("Revision request", "修改要求"), ("Critique request", "批评要求")
 _FEW = 32
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")

@@ -1,4 +1,4 @@
-"""A model inside this process, computed by Hugging Face's transformers: for a machine that vLLM does not serve.
+"""A model inside this process, computed by Hugging Face's transformers: where there is no vLLM, and reward models.
 
 One thread loads the model at the first question and answers what waits in batches.
 """
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rlaif.backends import ModelSpec
-from rlaif.backends.causal_lm import Call, Model, Row, free_memory, in_a_line, out_of_memory
+from rlaif.backends.causal_lm import Call, Row, Weights, free_memory, in_a_line, out_of_memory
 from rlaif.backends.loading import loaded, messages_to
 from rlaif.errors import ConfigError, ProviderError
 from rlaif.types import Completion, Request
@@ -25,7 +25,9 @@ CLOSE_S = 10.0  # how long closing waits for the step being computed; loading ma
 
 
 class TransformersBackend:
-    """Answers from a folder, a GGUF file or a hub model. The library's own messages are in `transformers.log`.
+    """Answers from a folder, a GGUF file or a hub model, or scores of a reward model.
+
+    The library's own messages are in `transformers.log`.
 
     A request may take `context_tokens`, or what the model was made for if that is less, its prompt
     and `max_tokens` together. An answer depends on its request alone, up to the last bits of the
@@ -36,7 +38,7 @@ class TransformersBackend:
         """Raises ConfigError if a library is missing; loads nothing."""
         needed = ("torch", "transformers", *(("peft",) if spec.lora else ()))
         if missing := [name for name in needed if not find_spec(name)]:
-            raise ConfigError(f"a transformers model needs {missing[0]}; run: pip install 'rlaif-kit[train]'")
+            raise ConfigError(f"a {spec.provider} model needs {missing[0]}; run: pip install 'rlaif-kit[train]'")
         self._spec = spec
         self._log_folder = log_folder
         self._worker: _Worker | None = None
@@ -89,7 +91,7 @@ class _Worker(threading.Thread):
                 break
             call.answer(error)
 
-    def _serve(self, model: Model) -> None:
+    def _serve(self, model: Weights) -> None:
         try:
             while self._takes_calls(model):
                 self._compute(model, batch_of(self._waiting, self._spec.slots, self._most))
@@ -98,7 +100,7 @@ class _Worker(threading.Thread):
             del model
             free_memory()
 
-    def _takes_calls(self, model: Model) -> bool:
+    def _takes_calls(self, model: Weights) -> bool:
         """Waits for something to do, then a moment for what comes with it. False: it is over."""
         while True:
             self._waiting = [row for row in self._waiting if not row.call.future.cancelled()]
@@ -114,7 +116,7 @@ class _Worker(threading.Thread):
             except Exception as error:  # also one of ours: whoever asked must hear of it
                 call.answer(error)
 
-    def _compute(self, model: Model, batch: list[Row]) -> None:
+    def _compute(self, model: Weights, batch: list[Row]) -> None:
         try:
             model.answer(batch, self.closing)
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif.cli import files, generate, show
+from rlaif.cli import files, generate, judge, label, show
 from rlaif.cli.text import harmless
 from rlaif.errors import ConfigError, ProviderError, RlaifError
 from rlaif.version import __version__
@@ -39,18 +39,25 @@ def _options(
 app.command("generate")(generate.generate)
 app.command("retry")(generate.retry)
 app.command("export")(generate.export)
+app.command("label")(label.label)
 app.command("show")(show.show)
 app.command("list")(files.list_all)
 app.command("copy")(files.copy)
 app.command("convert")(files.convert)
+app.add_typer(judge.judge, name="judge")
 app.add_typer(files.constitution, name="constitution")
 app.add_typer(files.journal, name="journal")
+
+
+_INTERRUPTED = 130  # also what typer makes of a KeyboardInterrupt
 
 
 def main() -> None:
     """Exit codes: 0 done, 1 some records failed or an error, 2 bad usage or settings, 3 a limit, 130 interrupted."""
     try:
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except typer.TyperException as error:
         message = error.format_message()
@@ -59,7 +66,7 @@ def main() -> None:
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("interrupted; run the same command again to go on", err=True)
-        code = 130
+        code = _INTERRUPTED
     except RlaifError as error:
         typer.echo(f"rlaif: {harmless(str(error))}", err=True)
         code = 2 if isinstance(error, ConfigError) else 1

@@ -121,7 +121,8 @@ def repair(runs_dir: RunsDir = Path("runs")) -> None:
 
     done = repair(runs_dir / "calls.sqlite")
     typer.echo(
-        f"{done.kept:,} answers saved, at least {done.lost:,} lost: they are asked again; "
+        f"{done.kept:,} answers saved, {done.lost:,} or more lost, as far as the file still tells: they are asked "
+        "again; "
         f"the damaged file is {done.damaged}"
     )
 
@@ -138,25 +139,37 @@ def prune(
     import time
 
     from rlaif.errors import ConfigError
+    from rlaif.repair import not_in_use
 
+    if model is None and older_than is None and not failed:
+        raise ConfigError("say which answers: --failed, --older-than 30d or --model IDENTITY (see `rlaif journal size`)")
+    not_in_use(_journal_path(runs_dir))
     opened = _journal(runs_dir)
     before = None if older_than is None else int(time.time()) - _seconds(older_than)
     known = [identity for identity, *_ in opened.sizes()]
     if model is not None and model not in known:
         raise ConfigError(f"no answers of a model '{model}'; there are: {', '.join(known)}")
-    if not yes and not typer.confirm("Forgotten answers are paid for again when they are asked again. Go on?"):
+    which = "failures" if failed else "answers"
+    which += f" of {model}" if model else ""
+    which += f" older than {older_than}" if older_than else ""
+    if not yes and not typer.confirm(f"Forget {which}? They are paid for again when they are asked again."):
         raise typer.Exit(1)
     typer.echo(f"{opened.prune(model=model, before=before, failed_only=failed):,} answers forgotten")
 
 
 def _journal(runs_dir: Path) -> Journal:
-    from rlaif.errors import ConfigError
     from rlaif.journal import Journal
+
+    return Journal(_journal_path(runs_dir))
+
+
+def _journal_path(runs_dir: Path) -> Path:
+    from rlaif.errors import ConfigError
 
     path = runs_dir / "calls.sqlite"
     if not path.is_file():
         raise ConfigError(f"no journal at {path}; give the folder of your runs with --runs-dir")
-    return Journal(path)
+    return path
 
 
 def _seconds(age: str) -> int:

@@ -58,6 +58,15 @@ def generate(
         bool, typer.Option("--batch", help="Ask OpenAI's and Anthropic's models by their batch APIs: half the price.")
     ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="First ask the judge about pairs that people labelled.")
+    ] = None,
+    audit_columns: Annotated[
+        str | None, typer.Option(metavar="ROLE=NAME,...", help="Which column of them is what. [prompt, a, b, label]")
+    ] = None,
+    min_kappa: Annotated[
+        float | None, typer.Option(metavar="KAPPA", help="Stop if the judge agrees less than this with people.")
+    ] = None,
     allow_code: AllowCode = False,
     executor: ExecutorOption = "local",
     metrics_port: MetricsPort = None,
@@ -68,8 +77,8 @@ def generate(
     Models: local, local/FILE.gguf, openai/MODEL, anthropic/MODEL, http://HOST:PORT/v1#MODEL, vllm/MODEL,
     transformers/MODEL, scripted.
     Run the same command again after any interruption: nothing that was answered is asked twice.
-    Exit codes: 0 done, 1 some records failed or an error, 2 bad usage or settings, 3 stopped by a limit
-    (--max-cost, --max-calls, --max-time), 130 interrupted.
+    Exit codes: 0 done, 1 some records failed, a judge below --min-kappa, or an error, 2 bad usage or settings,
+    3 stopped by a limit (--max-cost, --max-calls, --max-time), 130 interrupted.
     """
     from rlaif import api
 
@@ -91,11 +100,14 @@ def generate(
         max_time=max_time,
         batch=batch,
         rebuild=rebuild,
+        audit=audit,
+        audit_columns=mapping("audit-columns", audit_columns),
+        min_kappa=min_kappa,
         allow_code=allow_code,
         executor=executor,
-        observer=_observer(as_json, metrics_port),
+        observer=observer(as_json, metrics_port),
     )
-    _end(result, as_json)
+    end(result, as_json)
 
 
 def retry(
@@ -120,9 +132,9 @@ def retry(
         max_time=max_time,
         allow_code=allow_code,
         executor=executor,
-        observer=_observer(as_json, metrics_port),
+        observer=observer(as_json, metrics_port),
     )
-    _end(result, as_json)
+    end(result, as_json)
 
 
 def export(
@@ -134,10 +146,24 @@ def export(
     """Make a run's datasets anew, with other pairing if you like; asks no model."""
     from rlaif import api
 
-    _end(api.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
+    end(api.export(run, runs_dir=runs_dir, set=assignments or ()), as_json, asked=False)
 
 
-def _observer(as_json: bool, metrics_port: int | None) -> Observer:
+def mapping(option: str, text: str | None) -> dict[str, str]:
+    """NAME=VALUE,NAME=VALUE as a user types it for `--option`."""
+    return dict(pair(option, one) for one in text.split(",")) if text else {}
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    from rlaif.errors import ConfigError
+
+    name, _, value = text.rpartition("=")
+    if not name or not value:
+        raise ConfigError(f"--{option} {text}: write NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def observer(as_json: bool, metrics_port: int | None = None) -> Observer:
     from rlaif.cli.progress import live, plain
 
     @contextmanager
@@ -154,7 +180,7 @@ def _observer(as_json: bool, metrics_port: int | None) -> Observer:
     return observe
 
 
-def _end(result: Result, as_json: bool, *, asked: bool = True) -> None:
+def end(result: Result, as_json: bool, *, asked: bool = True) -> None:
     """Print how it ended and exit with the code that says so."""
     if as_json:
         import json
@@ -165,7 +191,7 @@ def _end(result: Result, as_json: bool, *, asked: bool = True) -> None:
 
         show_ending(result, asked=asked)
     if result.status == "interrupted":
-        raise typer.Exit(130)
+        raise SystemExit(130)  # and not typer's Exit: that code means there that Ctrl-C was not heard
     if result.status == "stopped":
         raise typer.Exit(3)
     if result.failed:

@@ -135,8 +135,8 @@ def _kind(response: Response) -> str:
 
 def _scores(scores: Sequence[Score]) -> str:
     """All ratings of one response: their mean, then each."""
-    values = [score.value for score in scores if score.value is not None]
-    mean = f"{fmean(values):+.2f} on average" if values else "no rating"
+    rated = [(score.value, score.weight) for score in scores if score.value is not None]
+    mean = f"{fmean(*zip(*rated, strict=True)):+.2f} on average" if rated else "no rating"
     each = [f"{s.principle} {'none' if s.value is None else f'{s.value:+.2f}'}" for s in scores]
     judges = ", ".join(dict.fromkeys(score.judge for score in scores))
     return f"response {scores[0].response}: {mean} ({judges}): {', '.join(each)}"

@@ -34,10 +34,12 @@ class About:
     stages: tuple[str, ...] = ()
 
 
-def card(summary: ExportSummary, settings: ExportSettings, about: About) -> str:
-    """No text of a model is in it: a card is markup."""
+def card(summary: ExportSummary, settings: ExportSettings, about: About, audit: str | None = None) -> str:
+    """No text of a model is in it: a card is markup. `audit` is the section of an audit of the judges."""
     front = yaml.safe_dump(_front_matter(summary, about), sort_keys=False, allow_unicode=True)
     sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
+    if audit:
+        sections.insert(-1, audit)
     return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
 
 
@@ -59,9 +61,10 @@ def _origin(about: About) -> str:
     constitution = f"{_code(about.constitution_name)}, version {_code(about.constitution_version)}"
     asked = not {"revise", "contrast", "judge", "rate", "code"}.isdisjoint(about.stages)
     how = " and revised, rated or compared by language models under a written constitution" if asked else ""
+    given = {"sample", "contrast", "code"}.isdisjoint(about.stages)
+    made = "came with the prompts" if given else "were sampled from language models"
     lines = [
-        f"Responses were sampled from language models{how}, as the stages say. No human rated them. "
-        f"Made with rlaif {__version__}.\n",
+        f"Responses {made}{how}, as the stages say. No human rated them here. Made with rlaif {__version__}.\n",
         *([f"- constitution: {constitution}"] if asked else []),
         *[f"- {what}: {_code(name)}" for what, name in named.items() if name],
         f"- stages: {' → '.join(map(_code, about.stages))}",

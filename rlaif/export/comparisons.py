@@ -94,9 +94,10 @@ class Comparisons:
             votes = usable.setdefault((low, high), [])
             if verdict.outcome not in VOTES or verdict.p_ab is None or verdict.p_ba is None:
                 continue  # a refusal, garbage, or an answer in one order only is no vote
-            reasoned = verdict.rationale is not None
-            bad = verdict.outcome == "both_bad"
-            seen = Comparison(verdict.p_ab, verdict.p_ba, (verdict.judge,), (verdict.principle,), reasoned, bad)
+            # Who finds them equally good or bad prefers neither, whatever is left of its probability.
+            p_ab, p_ba = (verdict.p_ab, verdict.p_ba) if verdict.outcome == "ok" else (0.5, 0.5)
+            reasoned, bad = verdict.rationale is not None, verdict.outcome == "both_bad"
+            seen = Comparison(p_ab, p_ba, (verdict.judge,), (verdict.principle,), reasoned, bad)
             votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
         self._between = {key: self._together(votes) for key, votes in usable.items()}
 
@@ -115,7 +116,7 @@ class Comparisons:
             tuple(judges),
             tuple(sorted({principle for vote in votes for principle in vote.principles})),
             any(vote.reasoned for vote in votes),
-            2 * sum(vote.both_bad for vote in votes) > len(votes),
+            fmean(fmean(vote.both_bad for vote in by_judge[judge]) for judge in judges) > 0.5,
         )
 
     def _weight(self, judge: str) -> float:

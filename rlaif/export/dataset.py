@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rlaif.export.card import MARKER, About, card
-from rlaif.export.folder import replaced
+from rlaif.export.folder import copied_audit, replaced
 from rlaif.export.pairs import pairs_of
 from rlaif.export.ratings import score_of
 from rlaif.export.recipes import recipe, recipe_name
@@ -18,11 +18,17 @@ from rlaif.types import Record
 
 
 def export_dataset(
-    records: Callable[[], Iterable[Record]], folder: Path, settings: ExportSettings, *, about: About
+    records: Callable[[], Iterable[Record]],
+    folder: Path,
+    settings: ExportSettings,
+    *,
+    about: About,
+    audit: Path | None = None,
 ) -> ExportSummary:
     """Write the dataset, replacing what an earlier export left in `folder`; calls no model.
 
     `records` is called once, or twice when a run-wide quantile is needed first; memory stays flat.
+    `audit` is a folder with the audit of the judges, if there was one: it goes into the dataset and into its card.
     What the records have no evidence for is counted, not refused: the rest of a paid run is still exported.
     Raises ConfigError when `folder` holds something else, StoreError when it cannot be written; both
     leave what is there as it was.
@@ -44,7 +50,8 @@ def export_dataset(
                     datasets.write(config, split, rows)
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
-        (partial / "README.md").write_text(card(summary, settings, about), encoding="utf-8")
+        report = None if audit is None else copied_audit(audit, partial)
+        (partial / "README.md").write_text(card(summary, settings, about, report), encoding="utf-8")
         for config, splits in written.items():
             if name := recipe_name(config):
                 (partial / name).write_text(recipe(config, splits), encoding="utf-8")

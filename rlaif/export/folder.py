@@ -41,6 +41,21 @@ def replaced(folder: Path, marker: str) -> Iterator[Path]:
         raise StoreError(f"the dataset {folder} cannot be written: {error.strerror or error}") from error
 
 
+def copied_audit(audit: Path, into: Path) -> str | None:
+    """Copies an audit's report and pictures; gives its section for the card, None where there is no audit."""
+    try:
+        section = (audit / "audit.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    for path in sorted(audit.iterdir()):
+        if path.suffix in _OF_AUDIT:
+            shutil.copyfile(path, into / path.name)
+    return section
+
+
+_OF_AUDIT = (".json", ".md", ".png")
+
+
 def _check_ours(folder: Path, marker: str) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

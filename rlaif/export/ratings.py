@@ -11,7 +11,7 @@ from rlaif.types import Record, Score
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """Responses by their mean over the same judges and principles, from -1 to 1; empty if they share none."""
+    """Responses by their weighted mean over the same judges and principles, -1 to 1; empty if they share none."""
 
     means: Mapping[int, float] = field(default_factory=dict)
     judges: tuple[str, ...] = ()
@@ -24,9 +24,9 @@ def scores_of(record: Record, response: int) -> list[tuple[Score, float]]:
 
 
 def score_of(record: Record, response: int) -> float | None:
-    """The mean over judges and principles, from -1 to 1."""
-    values = [value for _, value in scores_of(record, response)]
-    return fmean(values) if values else None
+    """The mean over judges and principles by their weights, from -1 to 1."""
+    scores = scores_of(record, response)
+    return fmean([value for _, value in scores], [score.weight for score, _ in scores]) if scores else None
 
 
 def ratings_of(record: Record, responses: Iterable[int]) -> Ratings:
@@ -38,16 +38,17 @@ def ratings_of(record: Record, responses: Iterable[int]) -> Ratings:
     common = sorted(set.intersection(*map(set, rated.values()))) if rated else []
     if not common:
         return Ratings()
+    weights = [weight for *_, weight in common]
     return Ratings(
-        {i: fmean(fmean(aspects[aspect]) for aspect in common) for i, aspects in rated.items()},
-        tuple(sorted({judge for judge, _ in common})),
-        tuple(sorted({principle for _, principle in common})),
+        {i: fmean([fmean(aspects[aspect]) for aspect in common], weights) for i, aspects in rated.items()},
+        tuple(sorted({judge for judge, *_ in common})),
+        tuple(sorted({principle for _, principle, _ in common})),
     )
 
 
-def _aspects(record: Record, response: int) -> dict[tuple[str, str], list[float]]:
-    """(judge, principle) -> values, more than one if it was asked more than once."""
-    aspects: dict[tuple[str, str], list[float]] = {}
+def _aspects(record: Record, response: int) -> dict[tuple[str, str, float], list[float]]:
+    """(judge, principle, weight) -> values, more than one if it was asked more than once."""
+    aspects: dict[tuple[str, str, float], list[float]] = {}
     for score, value in scores_of(record, response):
-        aspects.setdefault((score.judge, score.principle), []).append(value)
+        aspects.setdefault((score.judge, score.principle, score.weight), []).append(value)
     return aspects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from rlaif.panel import Panel
 
@@ -44,7 +44,7 @@ class ExportSettings(BaseModel):
     quality_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
     max_pairs_per_prompt: int = Field(default=1, ge=1)  # unique prompts beat more pairs a prompt (Tulu 3)
     panel: Panel = "mean"
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, FiniteFloat] = Field(default_factory=dict)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     sft: tuple[SftKind, ...] = Field(default=("revisions", "chosen"), min_length=1)
     configs: tuple[Config, ...] = Field(

@@ -10,27 +10,34 @@ from collections.abc import Sequence, Set
 from typing import Annotated, Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlaif.constitution import Principle
 from rlaif.context import Context
 from rlaif.judges import Comparer, Principles
 from rlaif.judges.pairwise import Pairwise
 from rlaif.llm import ask_all
-from rlaif.types import Record, Verdict
+from rlaif.types import VOTES, Record, Verdict
 
 
 class Cascade(Comparer):
     """Settings of a cascade.
 
-    `judges` are asked in order until one is sure: its usable verdict has the same winner in both orders and a
-    probability of at least `confidence` for it. The last one's word counts whatever it is. What an earlier one
-    said stays in the record as `escalated`, which is no vote.
+    `judges` are asked in order until one is sure: its verdict has the same winner in both orders and a probability of
+    at least `confidence` for it, or for a tie, or for both being bad. The last one's word counts whatever it is.
+    What an earlier one said stays in the record as `escalated`, which is no vote.
     """
 
     kind: Literal["cascade"] = "cascade"
-    judges: Annotated[tuple[Pairwise, ...], Field(min_length=2)]
+    judges: tuple[Pairwise, ...]
     confidence: Annotated[float, Field(gt=0.5, le=1.0)] = 0.8
+
+    @field_validator("judges")
+    @classmethod
+    def _several(cls, judges: tuple[Pairwise, ...]) -> tuple[Pairwise, ...]:
+        if len(judges) < 2:
+            raise ValueError("a cascade needs two judges or more, the cheapest first")
+        return judges
 
     async def __call__(
         self, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
@@ -53,14 +60,19 @@ class Cascade(Comparer):
             verdict = await judge.compare(record, first, second, principle, context)
             if self._sure(verdict):
                 return [*verdicts, verdict]
-            verdicts.append(msgspec.structs.replace(verdict, outcome="escalated"))
+            if verdict.outcome in VOTES:  # what is no vote keeps the reason why
+                verdict = msgspec.structs.replace(verdict, outcome="escalated")
+            verdicts.append(verdict)
         return [*verdicts, await last.compare(record, first, second, principle, context)]
 
     def _sure(self, verdict: Verdict) -> bool:
-        if verdict.outcome == "both_bad":
-            return True
+        """A tie and two bad responses are the same in both orders by nature."""
         p = verdict.p_first
-        return p is not None and verdict.consistent is True and max(p, 1.0 - p) >= self.confidence
+        if verdict.outcome not in VOTES or p is None:
+            return False
+        if verdict.outcome == "ok":
+            return verdict.consistent is True and max(p, 1.0 - p) >= self.confidence
+        return ((verdict.p_tie if verdict.outcome == "tie" else verdict.p_bad) or 0.0) >= self.confidence
 
     def roles(self) -> tuple[str, ...]:
         return tuple(role for judge in self.judges for role in judge.roles())

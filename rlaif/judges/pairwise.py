@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import msgspec
 from pydantic import Field, model_validator
@@ -50,8 +50,14 @@ class Pairwise(PairComparer):
     def _fewer_votes(cls, data: object) -> object:
         """`votes` alone may be fewer than `min_votes` by default are."""
         if isinstance(data, dict) and isinstance(votes := data.get("votes"), int) and "min_votes" not in data:
-            return data | {"min_votes": max(2, min(4, votes))}
+            return data | {"min_votes": max(2, min(4, votes - votes % 2))}
         return data
+
+    @model_validator(mode="after")
+    def _no_fewer(self) -> Self:
+        if self.min_votes > self.votes:
+            raise ValueError(f"min_votes is {self.min_votes}, more than votes, {self.votes}")
+        return self
 
     def roles(self) -> tuple[str, ...]:
         return (self.model,)

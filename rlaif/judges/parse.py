@@ -30,7 +30,7 @@ _HAN = "[\u4e00-\u9fff]"
 @cache
 def _choice(options: str) -> re.Pattern[str]:
     return re.compile(
-        rf"^\W*(?P<label>{_CHINESE_LABEL}(?:{_LABEL}(?:is\W*)?){{0,2}})"
+        rf"^(?P<before>\W*)(?P<label>{_CHINESE_LABEL}(?:{_LABEL}(?:is\W*)?){{0,2}})"
         rf"(?P<option>(?-i:[{options}]))(?:(?!\w)|(?={_HAN}))(?P<rest>.*)",
         re.I | re.S,
     )
@@ -55,6 +55,24 @@ _WORSE = re.compile(
 _VERDICT = re.compile(
     r"\s*(?:[^\w\s'\u2019]|\n|$|更|较|比|胜|优|最|是|因为|由于)|\s+(?:is|was|wins|because|since|over)\b", re.I
 )
+# Nor if it only heads what follows, as in "Response A: I am sorry.", or the response is being described, as one is
+# that tells the judge what to answer: "Response A says that B is worse".
+_HEADS = re.compile(r"\W*?:[\s*]*(?P<text>.?)", re.S)
+_TOLD = re.compile(
+    r"[^\w\n.,:;!?]*(?:(?:also|just|simply|clearly|openly)\s+)?(?:sa(?:ys|id)|claim|state|ask|tell|told|tr(?:y|ies|ied)|attempt"
+    r"|instruct|order|demand|want|insist|quote|contain|wr(?:ites|ote)|begin|start|end)(?:s|ed)?\b"
+    r"|[^\w\n。.,:;!?]*(?:中|里)?的?(?:[说写](?![得的])|声称|要求|试图|让[你我]|包含|命令|指示|告诉)",
+    re.I,
+)
+_GIVEN = re.compile(r"(?:answer|choice|decision|verdict|答案|结论|判断|决定|结果)\W*(?:is|是|为|:)\W*", re.I)
+# What opens a quotation. A judge may quote the responses; all that is quoted is a choice only where it is all there is.
+_OPENED = re.compile(r"[\"'`>\u2018\u201a\u201c\u201e\u2039\u00ab\u300a\u300c\u300e]")
+_CLOSED = re.compile(r"\W*[\"'`\u2018\u2019\u201c\u201d\u203a\u00bb\u300b\u300d\u300f]\W*")
+
+
+def _quoted(before: str, rest: str) -> bool:
+    """Whether a reply that begins with the marks `before` quotes something, and goes on after it with `rest`."""
+    return _OPENED.search(before) is not None and "{" not in before and not _CLOSED.fullmatch(rest)
 
 
 def option_mass(token: TokenLogprob, options: Sequence[str]) -> dict[str, float]:
@@ -104,10 +122,33 @@ def chosen_option(text: str, options: str = "AB") -> str | None:
     found = _choice(options).match(text.replace("▁", " ").replace("Ġ", " ").translate(_ASCII).strip())
     if found is None:
         return None
-    rest = found["rest"]
-    if _BOTH.match(rest) or _WORSE.match(rest):
+    label, rest = found["label"], found["rest"]
+    if _BOTH.match(rest) or _WORSE.match(rest) or _TOLD.match(rest) or _quoted(found["before"], rest):
         return None
-    return found["option"] if _NAMED.search(found["label"]) or _VERDICT.match(rest) else None
+    named = _NAMED.search(label)
+    heads = _HEADS.match(rest)
+    if heads and not _GIVEN.search(label) and (named or heads["text"]):
+        return None
+    return found["option"] if named or _VERDICT.match(rest) else None
+
+
+_AROUND_RANKED = _AROUND.replace(">", "")
+_RANKING_LABEL = re.compile(
+    r"(?:(?:the|my|final)\s+)?(?:ranking|answer|order)(?:\s+is)?|(?:我的|最终)?(?:排名|答案|排序)是?", re.I
+)
+
+
+def ranking(text: str, letters: str) -> tuple[str, ...] | None:
+    """All `letters` in the order of a reply that is a ranking and nothing else; None if one is missing or twice.
+
+    >>> [ranking(reply, "ABC") for reply in ("C > A > B", "Ranking: B>A>C.", "C > A", "A > B = C", "C > A > B, but")]
+    [('C', 'A', 'B'), ('B', 'A', 'C'), None, None, None]
+    """
+    plain = text.translate(_ASCII).strip(_AROUND_RANKED)
+    label = _RANKING_LABEL.match(plain)
+    parts = plain[label.end() if label else 0 :].split(">")
+    ranked = tuple(part.strip(_AROUND_RANKED) for part in parts)
+    return ranked if sorted(ranked) == sorted(letters) else None
 
 
 def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float | None:
@@ -118,6 +159,8 @@ def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float 
             continue
         if i + 1 < len(logprobs) and logprobs[i + 1].token[:1].isdigit():
             return None  # the first digit of a longer number
+        if len(logprobs) > 1 and rating("".join(other.token for other in logprobs)) is None:
+            return None  # "5 tips for ...", "2 out of 3"
         mass = option_mass(token, "123456789")
         total = sum(mass.values())
         return sum(int(digit) * p for digit, p in mass.items()) / total if total > 0 and total >= min_mass else None
@@ -126,9 +169,12 @@ def expected_rating(logprobs: Sequence[TokenLogprob], min_mass: float) -> float 
 
 _RATING_LEAD_IN = frozenset({"rating", "score", "评分", "打分", "得分", "分数", "是", "为"})
 _RATING = re.compile(
-    r"[^\w-]*(?:(?:(?:the\s+)?(?:rating|score)(?:\s+is)?|(?:我|给出?|的|最终|评分|打分|得分|分数|是|为)+)[^\w-]*)?"
-    r"([1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b)|\s*分?\s*[到至]|\s*分?\W*满分\s*(?!9(?!\d)))",
-    re.I,
+    r"(?P<before>[^\w-]*)"
+    r"(?:(?:(?:the\s+)?(?:rating|score)(?:\s+is)?|(?:我|给出?|的|最终|评分|打分|得分|分数|是|为)+)[^\w-]*)?"
+    r"(?P<value>[1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b)|\s*分?\s*[到至]|\s*分?\W*满分\s*(?!9(?!\d)))"
+    # Not a number of things: "5 tips for better sleep", "3 of them".
+    r"(?![ \t]+(?!(?:out\s+)?of\s+9\b|points?\b|because\b|since\b|as\b|for\b)[a-z])(?P<rest>.*)",
+    re.I | re.S,
 )
 
 
@@ -138,5 +184,8 @@ def rating(text: str) -> float | None:
     >>> [rating(reply) for reply in ("7", "Rating: 7.5", "-1", "10", "7/10")]
     [7.0, 7.5, None, None, None]
     """
-    found = _RATING.match(text.translate(_ASCII))
-    return float(found[1]) if found and float(found[1]) <= 9 else None
+    found = _RATING.match(text.translate(_ASCII).strip())
+    if found is None or _quoted(found["before"], found["rest"]):
+        return None
+    value = float(found["value"])
+    return value if value <= 9 else None

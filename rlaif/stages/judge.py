@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator
+import msgspec
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaif.constitution import Principle, Purpose
 from rlaif.context import Context
 from rlaif.judges import Comparer
+from rlaif.judges.aspects import Aspects, load_aspects
 from rlaif.judges.cascade import Cascade
 from rlaif.judges.code import CodeComparer
+from rlaif.judges.listwise import Listwise
 from rlaif.judges.pairwise import Pairwise
+from rlaif.judges.reward import RewardModel
 from rlaif.judges.rubric import Rubric
 from rlaif.llm import ask_all
 from rlaif.stages import Evidence, Stage
-from rlaif.types import Record
+from rlaif.types import Record, Score
 
 Comparisons = Literal["all", "revisions"]
 
 
 def _kind(value: Any) -> str:  # Any: whatever a file holds
-    return str(value.get("kind", "pairwise") if isinstance(value, dict) else value.kind)
+    return str(value.get("kind", "pairwise") if isinstance(value, dict) else getattr(value, "kind", "pairwise"))
 
 
 AnyComparer = Annotated[
-    Annotated[Pairwise, Tag("pairwise")] | Annotated[Cascade, Tag("cascade")] | Annotated[CodeComparer, Tag("code")],
-    Discriminator(_kind),
+    Annotated[Pairwise, Tag("pairwise")]
+    | Annotated[Listwise, Tag("listwise")]
+    | Annotated[RewardModel, Tag("reward")]
+    | Annotated[Cascade, Tag("cascade")]
+    | Annotated[CodeComparer, Tag("code")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_judge",
+        custom_error_message="unknown kind of judge; known: pairwise, listwise, reward, cascade, code",
+    ),
 ]
 
 
@@ -43,12 +55,21 @@ class Judge(Stage):
 
     comparisons: Annotated[tuple[Comparisons, ...], Field(min_length=1)] = ("all",)
     principles: Literal["draw", "all"] = "draw"
-    by: Annotated[tuple[AnyComparer, ...], Field(min_length=1)] = (Pairwise(),)
+    by: tuple[AnyComparer, ...] = (Pairwise(),)
 
     @field_validator("by", mode="before")
     @classmethod
-    def _one_alone(cls, value: object) -> object:
-        return value if isinstance(value, (list, tuple)) else (value,)
+    def _spelled_out(cls, value: object) -> object:
+        """One judge need not be in a list, and a kind alone has its defaults: `by: listwise`."""
+        judges = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple({"kind": one} if isinstance(one, str) else one for one in judges)
+
+    @field_validator("by")
+    @classmethod
+    def _any(cls, judges: tuple[AnyComparer, ...]) -> tuple[AnyComparer, ...]:
+        if not judges:  # not Field(min_length=1), which also complains when the only judge is faulty
+            raise ValueError("must not be empty; name a judge")
+        return judges
 
     async def __call__(self, record: Record, context: Context) -> Record:
         pairs = self.pairs(record)
@@ -89,20 +110,45 @@ class Judge(Stage):
 
 
 class Rate(Stage):
-    """Pointwise scores of the record's candidates, by drawn or all principles."""
+    """Pointwise scores of the record's candidates, by drawn or all principles.
+
+    `rubric`: a bundled one or a file, whose aspects are all rated instead, each with its weight. What it says is a
+    part of the settings from then on.
+    """
 
     principles: Literal["draw", "all"] = "all"
+    rubric: Aspects | None = None
     by: Rubric = Rubric()
+
+    @field_validator("rubric", mode="before")
+    @classmethod
+    def _read(cls, value: object) -> object:
+        return load_aspects(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _all_aspects(self) -> Self:
+        if self.rubric and self.principles == "draw":
+            raise ValueError("a rubric's aspects are all rated; leave out `principles: draw`, or the rubric")
+        return self
 
     async def __call__(self, record: Record, context: Context) -> Record:
         scores = await ask_all(
             *(
-                self.by(record, candidate, principle, context)
-                for principle in _principles(self.principles, record, "rate", context)
+                self._rate(record, candidate, principle, context)
+                for principle in self._principles(record, context)
                 for candidate in record.candidates()
             )
         )
         return record.having(scores=record.scores + tuple(scores))
+
+    async def _rate(self, record: Record, candidate: int, principle: Principle, context: Context) -> Score:
+        score = await self.by(record, candidate, principle, context)
+        return msgspec.structs.replace(score, weight=principle.weight) if self.rubric else score
+
+    def _principles(self, record: Record, context: Context) -> Sequence[Principle]:
+        if self.rubric:
+            return self.rubric.principles
+        return _principles(self.principles, record, "rate", context)
 
     def leaves(self) -> frozenset[Evidence]:
         return frozenset({"scores"})
@@ -111,10 +157,11 @@ class Rate(Stage):
         return (self.by.model,)
 
     def draws(self) -> Mapping[Purpose, int]:
-        return {"judge": 1}
+        return {} if self.rubric else {"judge": 1}
 
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
-        return candidates * self.by.calls(voters) * (principles if self.principles == "all" else 1), candidates
+        rated = len(self.rubric.aspects) if self.rubric else principles if self.principles == "all" else 1
+        return candidates * self.by.calls(voters) * rated, candidates
 
 
 def _principles(which: Literal["draw", "all"], record: Record, step: str, context: Context) -> list[Principle]:

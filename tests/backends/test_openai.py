@@ -18,7 +18,7 @@ from rlaif.backends import OPENAI_URL, ModelSpec, identity_of, open_backend
 from rlaif.backends.http import error_fields, retry_after_seconds
 from rlaif.backends.openai import OpenAIBackend, logprobs_of_answer
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
-from rlaif.judges.parse import probability_of_a
+from rlaif.judges.parse import option_probabilities
 from rlaif.types import Completion, Message, Request, TokenLogprob, Usage
 from tests.server import Body, Reply, Server, completion
 
@@ -177,7 +177,7 @@ def test_a_named_key_that_is_not_set_is_a_config_error() -> None:
 
 
 def test_an_address_without_its_scheme_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="must start with http"):
+    with pytest.raises(ValidationError, match="must start with http"):
         OpenAIBackend.from_spec(spec(base_url="localhost:8000/v1"), {})
 
 
@@ -313,7 +313,7 @@ async def test_a_judge_that_thinks_is_read_where_its_answer_is() -> None:
     answer = await answer_to(said)
     assert (answer.text, answer.reasoning) == ("A", "B is longer.")
     assert answer.logprobs is not None
-    assert probability_of_a(answer.logprobs, 0.2) == pytest.approx(0.9048 / (0.9048 + 0.0498), abs=1e-3)
+    assert option_probabilities(answer.logprobs, "AB", 0.2)["A"] == pytest.approx(0.9048 / (0.9048 + 0.0498), abs=1e-3)
 
 
 async def test_a_refusal_is_told_from_an_answer() -> None:

@@ -74,7 +74,25 @@ TABLE = [
     ([*GENERATE, "--policy", "local/none.gguf"], ["none.gguf"]),
     ([*GENERATE, "--set", "models.policy.script.wrods=3"], ["wrods"]),
     ([*GENERATE, "--set", "judge.by.model=critic"], ["'critic'", "policy, judge"]),
+    *(
+        ([*GENERATE, "--policy", "http://h/v1#m", "--set", f"models.policy.{setting}"], words)
+        for setting, words in (
+            ("base_url=ftp://x/v1", ["'ftp://x/v1'", "http://"]),
+            ("base_url='http://127.0.0.1:99999/v1'", ["99999", "Port"]),
+            ("base_url='http://[::1/v1'", ["no address"]),
+            ("base_url='http:///v1'", ["names no host"]),
+            ("api_key_env=[]", ["names no variable"]),
+            ("timeout_s=.inf", ["timeout_s"]),
+            ("extra_body={d: 2020-01-01}", ["extra_body", "put dates in quotes"]),
+            ("headers={'': x}", ["header ''"]),
+            ('headers={x: "a\\nb"}', ["header 'x'"]),
+        )
+    ),
     # names, folders, options
+    ([*GENERATE, "--run", "a b"], ["--run 'a b'", "letters"]),
+    ([*GENERATE, "--run=-x"], ["--run '-x'", "letters"]),
+    ([*GENERATE, "--run", "x" * 300], ["at most 100"]),
+    ([*GENERATE, "--run", "batches"], ["--run 'batches'"]),
     ([*GENERATE, "--run", "a/b"], ["--run 'a/b'", "letters"]),
     ([*GENERATE, "--run", ".."], ["--run '..'", "letters"]),
     (["show", "nothing"], ["no run 'nothing' in runs", "there are: none"]),

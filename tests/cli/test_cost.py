@@ -115,13 +115,23 @@ def test_a_killed_run_remembers_what_it_spent(tmp_path: Path) -> None:
 
 def test_answers_that_were_lost_count_as_spent_then_and_later(rlaif: Command) -> None:
     lossy = priced("{transient_error_rate: 0.3}", "--limit", "20", "--run", "r", "--json", "--max-cost")
+    answered_usd = 0.0
     for limit in (0.05, 0.1):
         done = rlaif(*lossy, str(limit))
         assert done.code == 3
         assert done.json["ledger"]["cost_usd"] <= limit
-    lost = [line for line in done.json["ledger"]["lines"] if line["stage"] == "lost"]
-    assert lost
-    assert all(line["cost_usd"] > 0 and line["sent"] == 0 for line in lost)
+        answered_usd += done.json["cost_usd"]
+    assert done.json["ledger"]["cost_usd"] > 1.5 * answered_usd
+    assert sum(line["failed"] for line in done.json["ledger"]["lines"]) > 10
+
+
+def test_answers_that_were_lost_before_there_was_a_limit_count_under_it(rlaif: Command) -> None:
+    lossy = priced("{transient_error_rate: 0.3}", "--limit", "20", "--run", "r", "--json")
+    first = rlaif(*lossy, "--max-calls", "60")
+    assert first.json["ledger"]["cost_usd"] > 1.5 * first.json["cost_usd"]
+    spent = first.json["ledger"]["cost_usd"]
+    then = rlaif(*lossy, "--max-cost", f"{spent / 2:.6f}")
+    assert (then.code, then.json["ledger"]["sent"]) == (3, 60)
 
 
 def test_an_unknown_price_is_refused_before_anything_is_sent(rlaif: Command) -> None:
@@ -209,6 +219,18 @@ def test_a_sample_runs_for_real_and_is_free_afterwards(rlaif: Command) -> None:
     assert rest.json["ledger"]["cost_usd"] == pytest.approx(first.json["cost_usd"] + rest.json["cost_usd"])
     expected = sum(stage["calls"] for stage in first.json["estimate"]["stages"])
     assert expected == pytest.approx(rest.json["calls"]["sent"], rel=0.15)
+
+
+def test_a_sample_of_a_run_that_is_further_says_what_is_left_of_it(rlaif: Command) -> None:
+    def left(*options: str) -> int:
+        done = run(rlaif, *options, "--estimate", "5", "--json", limit=40).json
+        return sum(stage["calls"] for stage in done["estimate"]["stages"])
+
+    everything = run(rlaif, "--json", "--dry-run", limit=40).json["estimate"]["stages"]
+    run(rlaif, "--max-calls", "122", limit=40)
+    assert left() == pytest.approx(sum(stage["calls"] for stage in everything) - 120, rel=0.15)
+    run(rlaif, limit=40)
+    assert left() == 0
 
 
 def test_the_same_sample_again_sends_nothing_and_says_the_same(rlaif: Command) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from io import StringIO
 
@@ -94,16 +96,34 @@ def test_the_journal_tells_its_size_and_forgets_what_it_is_told_to(rlaif: Comman
     assert rlaif("journal", "prune", "--failed", "--yes").out == "0 answers forgotten\n"
     assert rlaif("journal", "prune", "--older-than", "1h", "--yes").out == "0 answers forgotten\n"
     assert "no answers of a model 'other'" in rlaif("journal", "prune", "--model", "other", "--yes").err
-    assert rlaif("journal", "prune", "--yes").out == f"{sent - 1:,} answers forgotten\n"
+    everything = re.search(r"\n  (\S+): [\d,]+ calls", size)
+    assert everything
+    forgotten = rlaif("journal", "prune", "--model", everything[1], "--yes")
+    assert forgotten.out == f"{sent - 1:,} answers forgotten\n"
     assert rlaif.generate("--json", "--rebuild").json["calls"]["sent"] == sent - 1
 
 
 def test_nothing_is_forgotten_without_a_yes(rlaif: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     rlaif.generate()
     monkeypatch.setattr("sys.stdin", StringIO())
-    done = rlaif("journal", "prune")
+    done = rlaif("journal", "prune", "--older-than", "0h")
     assert done.code == 130
+    assert "Forget answers older than 0h?" in done.out + done.err
+    assert rlaif("journal", "prune", "--yes").code == 2, "everything is never meant"
     assert "calls, 0 failed" in rlaif("journal", "size").out
+
+
+def test_nothing_is_forgotten_under_a_run_that_is_under_way(rlaif: Command) -> None:
+    rlaif.generate()
+    reading = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM calls'); print(); input()"
+    command = [sys.executable, "-c", reading, str(rlaif.folder / "runs" / "calls.sqlite")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        done = rlaif("journal", "prune", "--failed", "--yes")
+        other.communicate(b"\n")
+    assert done.code == 1
+    assert "is in use" in done.err
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback(rlaif: Command) -> None:

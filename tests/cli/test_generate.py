@@ -116,6 +116,23 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stopped(tmp_path: Path,
     assert stopped["calls"]["sent"] + finished["calls"]["sent"] == answers + 1  # none was sent twice
 
 
+def test_ctrl_c_twice_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    slow = ["generate", *SCRIPTED, "--limit", "2", "--run", "slow", "--set", "models.policy.script.latency_ms=30000"]
+    process = start(tmp_path, slow)
+    journal = tmp_path / "runs/slow/run.yaml"  # it is there when the run begins
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not journal.exists():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "run the same command again" in err
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (7325, "2:02:05")])
 def test_times_are_shown_as_clocks_do(seconds: float, text: str) -> None:
     assert clock(seconds) == text

@@ -8,7 +8,8 @@ from rlaif.context import Context
 from rlaif.errors import ConfigError
 from rlaif.export import ExportSettings
 from rlaif.export.settings import Strategy
-from rlaif.plan import check_export, check_responses
+from rlaif.plan import calls_per_record, check_export, check_responses
+from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
 from rlaif.stages.contrast import Contrast
 from rlaif.stages.filter import Filter
@@ -111,3 +112,14 @@ def test_stages_that_begin_with_nothing_to_work_on_are_refused() -> None:
         with pytest.raises(ConfigError, match=f"'{name}' comes first and has no responses"):
             check_responses([(name, stage), ("sample", Sample())])
     check_responses([("contrast", Contrast())])
+
+
+def test_stages_may_begin_with_any_of_them_where_the_prompts_bring_responses() -> None:
+    pairs, plain = Prompts(path="pairs.jsonl", responses=("a", "b")), Prompts()
+    for name, stage in (("judge", Judge()), ("rate", Rate()), ("filter", Filter()), ("revise", Revise())):
+        check_responses([(name, stage)], [pairs])
+        with pytest.raises(ConfigError, match=f"'{name}' comes first .* --set prompts.responses="):
+            check_responses([(name, stage)], [pairs, plain])
+        check_responses([(name, stage.model_copy(update={"only": ("pairs",)}))], [pairs, plain])
+    assert calls_per_record([("judge", Judge())], 1, given=3) == 6
+    assert calls_per_record([("judge", Judge())], 1) == 0

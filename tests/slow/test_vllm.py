@@ -27,7 +27,7 @@ from rlaif.backends.gguf import INSTALL, _in_wheel
 from rlaif.backends.to_hf import converted
 from rlaif.backends.vllm import VLLMBackend
 from rlaif.errors import ConfigError, ProviderError
-from rlaif.judges.parse import probability_of_a
+from rlaif.judges.parse import option_probabilities
 from rlaif.types import Completion, Message, Request
 from tests.features import observed, promised
 
@@ -132,7 +132,7 @@ async def test_each_token_comes_with_its_most_likely_rivals(backend: VLLMBackend
 async def test_a_judge_finds_its_letters(backend: VLLMBackend) -> None:
     answer = await backend.complete(ask(messages=A_OR_B, max_tokens=4, top_logprobs=20))
     assert answer.logprobs is not None
-    assert probability_of_a(answer.logprobs, 0.5) is not None
+    assert option_probabilities(answer.logprobs, "AB", 0.5) is not None
 
 
 @on_one_loop
@@ -407,7 +407,7 @@ async def test_vllm_serve_answers_with_log_probabilities(served: Backend) -> Non
 async def test_vllm_serve_gives_a_judge_its_letters(served: Backend) -> None:
     answer = await served.complete(ask(messages=A_OR_B, max_tokens=4, top_logprobs=20))
     assert answer.logprobs is not None
-    assert probability_of_a(answer.logprobs, 0.5) is not None
+    assert option_probabilities(answer.logprobs, "AB", 0.5) is not None
 
 
 async def test_vllm_serve_says_when_a_prompt_is_too_long(served: Backend) -> None:

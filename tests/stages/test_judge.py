@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections import Counter
+from collections.abc import Sequence, Set
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+import rlaif
+from rlaif.config import Settings, stages_of
 from rlaif.constitution import Principle
-from rlaif.errors import CallFailed, ProviderError
+from rlaif.context import Context
+from rlaif.errors import CallFailed, ConfigError, ProviderError
 from rlaif.journal import Traits
+from rlaif.judges import Comparer, Principles
 from rlaif.judges.pairwise import Pairwise
+from rlaif.resources import names
 from rlaif.stages.judge import Judge, Rate
-from rlaif.types import Completion, Drop, Record, Request, Response
+from rlaif.store import RunFolder
+from rlaif.types import Completion, Drop, Record, Request, Response, Verdict
 from tests.judges.test_parse import token
 from tests.lab import KIND, TRUE, letter, record, shown, through
 
@@ -137,3 +148,304 @@ async def test_a_judge_that_votes_is_planned_with_all_its_votes() -> None:
     rate = Rate(principles="draw")
     _, asked = await through(rate, record("a", "b"), lambda _: "7", traits=Traits())
     assert len(asked) == rate.plan(2, 20, {"judge"})[0] == 6
+
+
+# --- panels, judges of other kinds and of one's own ---
+
+
+def judge_of(by: object, **more: object) -> Judge:
+    """As a file's settings make it."""
+    return Judge.model_validate({"by": by, **more})
+
+
+def shorter(request: Request) -> Completion:
+    a, b = shown(request)
+    return letter(0.9 if len(a) < len(b) else 0.1)
+
+
+async def test_a_panel_looks_at_the_same_pairs_by_the_same_principles() -> None:
+    stage = judge_of([{"model": "one"}, {"model": "two"}])
+    after, asked = await through(
+        stage, record("a", "bb", "ccc"), {"one": longer, "two": shorter}, principles=(KIND, TRUE)
+    )
+    by_judge = {
+        name: [(v.first, v.second, v.principle) for v in after.verdicts if v.judge == name] for name in ("one", "two")
+    }
+    assert by_judge["one"] == by_judge["two"]
+    assert [pair[:2] for pair in by_judge["one"]] == [(0, 1), (0, 2), (1, 2)]
+    assert len(asked) == 12 == stage.plan(3, 2)[0]
+    assert stage.roles() == ("one", "two")
+    assert {(v.judge, (v.p_first or 0) > 0.5) for v in after.verdicts} == {("one", False), ("two", True)}
+
+
+async def test_judges_of_all_kinds_sit_on_one_panel() -> None:
+    kinds = [{"model": "one"}, "listwise", "reward", {"kind": "cascade", "judges": [{"model": "one"}, {}]}]
+    stage = judge_of(kinds)
+
+    def ranks(request: Request) -> Completion | str:
+        return "A > B" if "Rank all" in request.messages[-1].content else longer(request)
+
+    after, _ = await through(stage, record("a", "bb"), {"one": longer, "judge": ranks, "reward": lambda _: "0.5"})
+    assert [verdict.method for verdict in after.verdicts] == ["logprobs", "ranking", "reward", "logprobs"]
+    assert stage.roles() == ("one", "judge", "reward")
+    assert stage.plan(2, 20)[0] == 2 + 2 + 2 + 4
+
+
+async def test_a_judge_of_a_panel_that_fails_fails_the_record_after_the_others_were_answered() -> None:
+    def fails(_: Request) -> Completion:
+        raise ProviderError("bad_request", "no")
+
+    asked: list[Request] = []
+
+    def counts(request: Request) -> Completion:
+        asked.append(request)
+        return longer(request)
+
+    with pytest.raises(CallFailed):
+        await through(judge_of([{"model": "one"}, {"model": "two"}]), record("a", "bb"), {"one": fails, "two": counts})
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("by", "why"),
+    [
+        ([], "must not be empty; name a judge"),
+        ({"kind": "pairwse"}, "unknown kind of judge; known: pairwise, listwise, reward, cascade, code"),
+        (["pairwise", "best"], "unknown kind of judge"),
+        (3, "valid dictionary or instance of Pairwise"),
+        ({"kind": "listwise", "votes": 4}, "Extra inputs are not permitted"),
+        ({"kind": "code", "code": "no colon"}, "should match pattern"),
+    ],
+)
+def test_what_is_no_judge_is_refused_with_one_reason(by: object, why: str) -> None:
+    with pytest.raises(ValidationError, match=why) as caught:
+        judge_of(by)
+    assert caught.value.error_count() == 1
+
+
+@pytest.mark.parametrize("by", [{}, {"model": "other", "votes": 6}, "listwise", ["pairwise", "reward"]])
+def test_settings_come_back_from_what_is_written_of_them(by: object) -> None:
+    stage = judge_of(by)
+    assert Judge.model_validate(stage.model_dump(mode="json")) == stage
+
+
+class LongestWins(Comparer):
+    """A judge of the user's own that asks nobody."""
+
+    p: float = 0.9
+
+    async def __call__(
+        self, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
+    ) -> list[Verdict]:
+        lengths = [len(response.text) for response in record.responses]
+        verdicts = []
+        for first, second in pairs:
+            p = self.p if lengths[first] > lengths[second] else 1 - self.p
+            verdicts.append(Verdict("longest", "length", first, second, p, p, p, True))
+        return verdicts
+
+    def roles(self) -> tuple[str, ...]:
+        return ()
+
+    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
+        return 0
+
+
+class Unfinished(Comparer):
+    """One that lacks what a judge needs."""
+
+
+def stages_with(code: str, **settings: object) -> Settings:
+    own = {"kind": "code", "code": code, "settings": settings}
+    return Settings.model_validate({"name": "own", "stages": ["sample", {"judge": {"by": [own, {"model": "judge"}]}}]})
+
+
+HERE = "tests.stages.test_judge"
+
+
+async def test_a_judge_of_ones_own_sits_on_a_panel_with_leave() -> None:
+    settings = stages_with(f"{HERE}:LongestWins", p=0.8)
+    (_, _), (name, stage) = stages_of(settings, allow_code=True)
+    after, asked = await through(stage, record("a", "bb"), longer)
+    assert (name, stage.roles(), len(asked)) == ("judge", ("judge",), 2)
+    assert [(v.judge, v.p_first) for v in after.verdicts] == [
+        ("longest", pytest.approx(0.2)),
+        ("judge", pytest.approx(0.1)),
+    ]
+    assert stage.plan(2, 20) == (2, 2)
+
+
+async def test_without_leave_no_code_is_run_and_the_way_out_is_named() -> None:
+    with pytest.raises(ConfigError, match="LongestWins' is code: run it with --allow-code if you trust this file"):
+        stages_of(stages_with(f"{HERE}:LongestWins"), allow_code=False)
+    with pytest.raises(ConfigError, match="run it with --allow-code"):
+        await through(judge_of({"kind": "code", "code": f"{HERE}:LongestWins"}), record("a", "bb"), longer)
+
+
+@pytest.mark.parametrize(
+    ("code", "settings", "why"),
+    [
+        (f"{HERE}:LongestWins", {"q": 1}, "judge '.*LongestWins', field 'q': Extra inputs"),
+        (f"{HERE}:Unfinished", {}, "judge '.*Unfinished': .*abstract"),
+        (f"{HERE}:Judge", {}, "is no subclass of rlaif.judges.Comparer"),
+        (f"{HERE}:Nobody", {}, "cannot be imported"),
+        ("no.such.module:Nobody", {}, "cannot be imported"),
+    ],
+)
+def test_code_that_is_no_judge_is_refused_before_the_first_call(code: str, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        stages_of(stages_with(code, **settings), allow_code=True)
+
+
+def test_a_reward_model_can_only_be_asked_by_a_judge_of_its_kind() -> None:
+    models = {"policy": "scripted", "judge": "scripted", "reward": "reward/my/folder"}
+
+    def stages(by: object, **more: object) -> None:
+        document = {"name": "n", "models": models, "stages": [{"sample": more}, {"judge": {"by": by}}]}
+        stages_of(Settings.model_validate(document), allow_code=False)
+
+    stages(["pairwise", "reward"])
+    with pytest.raises(ConfigError, match="'judge' asks model 'reward', a reward model, which only gives scores"):
+        stages([{"model": "reward"}])
+    with pytest.raises(ConfigError, match="'sample' asks model 'reward'"):
+        stages("reward", models=["reward"])
+
+
+# --- rubrics ---
+
+
+RUBRIC = """name: mine
+version: "2"
+licence: CC0-1.0
+aspects:
+  - id: short
+    judge: How short is it?
+    weight: 3.0
+    anchors: {"9": a word, "1": a book}
+  - id: kind
+    judge: How kind is it?
+"""
+
+
+def rubric(folder: Path, text: str = RUBRIC) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+async def test_a_rubrics_aspects_are_rated_with_what_their_anchors_say(tmp_path: Path) -> None:
+    stage = Rate.model_validate({"rubric": str(rubric(tmp_path))})
+    after, asked = await through(stage, record("a", "bbbbb"), digit, principles=(WITHOUT_JUDGE,))
+    assert [(s.principle, s.response, s.value, s.weight) for s in after.scores] == [
+        ("short", 0, -1.0, 3.0),
+        ("short", 1, 0.0, 3.0),
+        ("kind", 0, -1.0, 1.0),
+        ("kind", 1, 0.0, 1.0),
+    ]
+    assert "Criterion: How short is it?\n1: a book\n9: a word\n\n<response>" in asked[0].messages[-1].content
+    assert "Criterion: How kind is it?\n\n<response>" in asked[-1].messages[-1].content
+    assert len(asked) == 4 == stage.plan(2, 20)[0]
+    assert stage.draws() == {}  # of the constitution nothing is needed
+
+
+async def test_the_principles_of_a_constitution_all_weigh_one_in_scores() -> None:
+    heavy = KIND.model_copy(update={"weight": 5.0})
+    after, _ = await through(Rate(), record("a"), digit, principles=(heavy, TRUE))
+    assert {score.weight for score in after.scores} == {1.0}
+
+
+def test_a_rubric_is_read_once_and_travels_in_the_settings(tmp_path: Path) -> None:
+    path = rubric(tmp_path)
+    stage = Rate.model_validate({"rubric": str(path)})
+    path.unlink()
+    written = stage.model_dump(mode="json")
+    assert written["rubric"]["aspects"][0]["anchors"] == {"9": "a word", "1": "a book"}
+    assert Rate.model_validate(json.loads(json.dumps(written))) == stage
+    assert pickle.loads(pickle.dumps(stage)) == stage
+    other = Rate.model_validate({"rubric": str(rubric(tmp_path, RUBRIC.replace("3.0", "2.0")))})
+    assert other.model_dump(mode="json") != written
+
+
+@pytest.mark.parametrize("name", sorted(names("rubrics")))
+def test_the_bundled_rubrics_have_anchored_aspects(name: str) -> None:
+    aspects = Rate.model_validate({"rubric": name}).rubric
+    assert aspects is not None
+    assert (aspects.name, aspects.licence, aspects.language) == (name, "Apache-2.0", "en")
+    assert all({1, 5, 9} == set(aspect.anchors) for aspect in aspects.aspects)
+    assert len(aspects.aspects) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("weight: 3.0", "weight: -1", "mine.yaml:7: aspects[0].weight: should be greater than 0"),
+        ('"9": a word', '"10": a word', "mine.yaml:8: aspects[0].anchors.10: should be less than or equal to 9"),
+        ('"9": a word', "9: a word", "mine.yaml:8: a field's name must be text; put it in quotes"),
+        ("id: kind", "id: short", "mine.yaml:4: aspects: two aspects have the id 'short'"),
+        ("judge: How kind", "judg: How kind", "mine.yaml:10: aspects[1]: unknown field 'judg'; did you mean 'judge'?"),
+        ('version: "2"', "version: 2", "mine.yaml:2: version: should be text, but YAML reads 2 as a int"),
+    ],
+)
+def test_a_mistake_in_a_rubric_is_named_with_its_line(old: str, new: str, why: str, tmp_path: Path) -> None:
+    assert old in RUBRIC
+    with pytest.raises(ConfigError) as caught:
+        Rate.model_validate({"rubric": str(rubric(tmp_path, RUBRIC.replace(old, new)))})
+    assert why in str(caught.value)
+
+
+def test_an_unknown_rubric_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no rubric 'qualty'; did you mean 'quality'"):
+        Rate.model_validate({"rubric": "qualty"})
+
+
+def test_a_rubric_and_a_drawn_principle_contradict_each_other() -> None:
+    with pytest.raises(ValidationError, match="a rubric's aspects are all rated; leave out `principles: draw`"):
+        Rate.model_validate({"rubric": "quality", "principles": "draw"})
+
+
+# --- whole runs ---
+
+
+def test_a_run_with_a_panel_of_every_kind_is_put_together_by_the_export_and_continues_as_it_was(tmp_path: Path) -> None:
+    judges = (
+        "[{model: judge}, {kind: listwise, model: other}, {kind: cascade, judges: [{model: small}, {model: judge}]}]"
+    )
+    names = {role: f"{{provider: scripted, model: {role}}}" for role in ("judge", "other", "small")}
+    settings = [f"models.{role}={spec}" for role, spec in names.items()]
+    settings += [f"judge.by={judges}", "models.policy=scripted", "export.min_p=0.5", "judge.comparisons=[all]"]
+
+    def run(*more: str) -> rlaif.Result:
+        return rlaif.generate("cai", limit=6, run="r", runs_dir=tmp_path, set=[*settings, *more], environment={})
+
+    first = run()
+    assert (first.status, first.failed) == ("done", 0)
+    records = list(RunFolder(tmp_path, "r").records())
+    methods = {(v.judge, v.method, v.outcome) for record in records for v in record.verdicts}
+    assert {("judge", "logprobs", "ok"), ("other", "ranking", "ok")} <= methods
+    assert any(judge == "small" for judge, *_ in methods)
+    assert not {outcome for *_, outcome in methods} - {"ok", "escalated"}
+    again = run("export.panel=majority")
+    assert sum(stage["sent"] for stage in again.summary["stages"]) == 0
+    weights = "export.weights={judge: 2.0, other: 1.0, small: 0.5}"
+    pairs = [run(*more).summary["dataset"]["pairs"] for more in ((), ("export.panel=weighted", weights))]
+    assert all(pairs)
+    with pytest.raises(ConfigError, match=r"no weight for the judge '\w+'; it has: judge"):
+        run("export.panel=weighted", "export.weights={judge: 2.0}")
+
+
+def test_a_run_by_a_rubric_needs_no_file_to_go_on_and_is_another_run_when_the_file_changes(tmp_path: Path) -> None:
+    path = rubric(tmp_path)
+
+    def run(chosen: str | None) -> rlaif.Result:
+        settings = ["models.policy=scripted", "models.judge=scripted", f"rate.rubric={chosen}"]
+        return rlaif.generate("score", limit=4, run="r", runs_dir=tmp_path, set=settings, environment={})
+
+    result = run(str(path))
+    assert (result.status, result.failed) == ("done", 0)
+    scores = [score for record in RunFolder(tmp_path, "r").records() for score in record.scores]
+    assert {(score.principle, score.weight) for score in scores} == {("short", 3.0), ("kind", 1.0)}
+    rubric(tmp_path, RUBRIC.replace("3.0", "2.0"))
+    with pytest.raises(ConfigError, match=r"rubric\.aspects\[0\]\.weight: 3\.0 -> 2\.0"):
+        run(str(path))
+    path.unlink()
+    assert rlaif.retry("r", runs_dir=tmp_path, environment={}).status == "done"

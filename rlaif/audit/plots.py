@@ -1,0 +1,186 @@
+"""An audit's pictures: how good each judge is, how well it knows that, and which judges say the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
+from io import BytesIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+from rlaif.audit.measures import JudgeFigures, Point
+from rlaif.audit.panels import Agreement, PanelFigures
+
+# Okabe and Ito's colours, which the colour-blind can tell apart. More judges in one picture hide each other.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+FEW = len(_COLOURS)
+_MARKERS, _MARKED = "os^Dvp", 10  # points of a curve that are marked
+_GREY, _LIGHT = "#8c8c8c", "#e5e5e5"
+_DPI = 100
+_STEADY = 20  # verdicts; the accuracy of fewer jumps about
+_LARGEST = 10.0  # inches of a heat map
+_MOST = 100  # judges in one picture
+_LONGEST = 36  # characters of a name
+_NAMED, _WRITTEN = 70, 12  # rows of a heat map that have their names, and numbers in them
+
+
+NAMES = ("accuracy.png", "reliability.png", "coverage.png", "judges.png", "people.png")
+
+
+def plots(
+    judges: Sequence[JudgeFigures], curves: Mapping[str, Sequence[Point]], panel: PanelFigures
+) -> Iterator[tuple[str, bytes]]:
+    """(one of NAMES, PNG) for each picture that there are figures for; of many judges, the first ones."""
+    if any(judge.accuracy.n for judge in judges):
+        yield "accuracy.png", accuracies(judges)
+    # One confidence alone is no curve.
+    if graded := [judge for judge in judges if len(judge.calibration) > 1]:
+        yield "reliability.png", reliability(graded)
+    steady = {j.judge: [point for point in curves[j.judge] if point.accuracy.n >= _STEADY] for j in judges}
+    if several := {name: points for name, points in steady.items() if len(points) > 1}:
+        yield "coverage.png", coverage(several)
+    for name, raters in (("judges.png", panel.judges), ("people.png", panel.annotators)):
+        if raters is not None:
+            yield name, kappas(raters)
+
+
+def accuracies(judges: Sequence[JudgeFigures]) -> bytes:
+    """Each judge's accuracy with its interval, the best on top, beside that of taking the longer response."""
+    known = sorted((j for j in judges if j.accuracy.value is not None), key=lambda j: j.accuracy.value or 0.0)[-_MOST:]
+    values, lows, highs, longer = (
+        np.array([np.nan if v is None else v for v in column])
+        for column in zip(
+            *((j.accuracy.value, j.accuracy.low, j.accuracy.high, j.longer_is_better.value) for j in known), strict=True
+        )
+    )
+    names = [_name(judge.judge) for judge in known]
+    drawing = _drawing(5.3, 0.4 + 0.22 * len(known), left=_width(names), bottom=0.5, top=0.3)
+    axes = drawing.add_subplot()
+    rows = np.arange(len(known))
+    axes.axvline(0.5, color=_GREY, linestyle=":", linewidth=1, label="chance")
+    axes.hlines(rows, lows, highs, color=_COLOURS[0], linewidth=1.5)
+    axes.plot(values, rows, "o", color=_COLOURS[0], markersize=4.5, label="judge, with its 95% interval")
+    if not np.isnan(longer).all():
+        axes.plot(longer, rows, "|", color=_COLOURS[1], markersize=9, markeredgewidth=2, label="the longer response")
+    axes.set_yticks(rows, names)
+    axes.set_ylim(-0.7, len(known) - 0.3)
+    _percent(axes.xaxis)
+    axes.set_xlabel("right by people's labels", fontsize=9)
+    axes.grid(axis="x", color=_LIGHT)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
+    return _png(drawing, [axes])
+
+
+def reliability(judges: Sequence[JudgeFigures]) -> bytes:
+    """How often a judge is right against how sure it is, a panel each for the first few; under the line: too sure."""
+    shown = judges[:FEW]
+    columns = 2 if len(shown) in (2, 4) else min(3, len(shown))
+    height = -(-len(shown) // columns)
+    drawing = _drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
+    drawing.subplots_adjust(wspace=0.12, hspace=0.35)
+    panels: list[Axes] = list(drawing.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for i, (axes, judge) in enumerate(zip(panels, shown, strict=False)):
+        sure, right, n = (np.array(column) for column in zip(*map(astuple, judge.calibration), strict=True))
+        axes.plot([0.5, 1], [0.5, 1], color=_GREY, linewidth=1)
+        axes.vlines(sure, right, sure, color=_LIGHT)
+        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=_COLOURS[0], zorder=3, clip_on=False)
+        axes.set_title(f"{_name(judge.judge)}\nECE {judge.ece:.3f}, n = {judge.accuracy.n}", fontsize=8)
+        axes.set_xlim(0.48, 1.02)
+        axes.xaxis.set_major_locator(MultipleLocator(0.25))
+        _percent(axes.xaxis, axes.yaxis)
+        if i + columns >= len(shown):  # nothing below it, or an empty place
+            axes.tick_params(labelbottom=True)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    drawing.supxlabel("how sure the judge is", fontsize=9)
+    drawing.supylabel("how often it is right", fontsize=9)
+    return _png(drawing, panels[: len(shown)])
+
+
+def coverage(curves: Mapping[str, Sequence[Point]]) -> bytes:
+    """Accuracy of a judge's surest verdicts against the share of all that they are, for the first few judges."""
+    shown = dict(list(curves.items())[:FEW])
+    drawing = _drawing(5.3, 3.6, left=0.7, bottom=0.5, right=0.5 + _width(map(_name, shown)))
+    axes = drawing.add_subplot()
+    for (name, points), colour, marker in zip(shown.items(), _COLOURS, _MARKERS, strict=False):
+        sure, right = zip(*((point.coverage, point.accuracy.value) for point in points), strict=True)
+        few = len(points) <= _MARKED
+        mark = marker if few else None
+        axes.plot(sure, right, color=colour, marker=mark, markersize=5, linewidth=1.5, label=_name(name))
+    axes.set_xlim(right=1.01)
+    _percent(axes.xaxis, axes.yaxis)
+    axes.set_xlabel("share of the verdicts that are kept, the surest first", fontsize=9)
+    axes.set_ylabel("right by people's labels", fontsize=9)
+    axes.grid(color=_LIGHT)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    return _png(drawing, [axes])
+
+
+def kappas(agreement: Agreement) -> bytes:
+    """Cohen's kappa of every two raters; white where they share no items."""
+    names, n = [_name(rater) for rater in agreement.raters], len(agreement.raters)
+    matrix = np.array(agreement.kappas, dtype=np.float64)  # None becomes nan
+    few = n <= _WRITTEN
+    side = min(0.8 + (0.5 if few else 0.15) * n, _LARGEST)
+    room = _width(names) if n <= _NAMED else 0.3
+    drawing = _drawing(side + 0.9, side, left=room, bottom=room if few else 0.4)
+    axes = drawing.add_subplot()
+    lowest = float(np.nanmin(matrix, initial=0.0))
+    image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1.0)
+    axes.set_yticks(range(n), names) if n <= _NAMED else axes.set_yticks([])
+    axes.set_xticks(range(n), names, rotation=90) if few else axes.set_xticks([])
+    if few:
+        for (row, column), value in np.ndenumerate(matrix):
+            if not np.isnan(value):
+                dark = value - lowest > 0.6 * (1 - lowest)
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="k" if dark else "w")
+    else:
+        axes.set_xlabel("the same in the same order", fontsize=9)
+    axes.tick_params(length=0, labelsize=8 if few else 6)
+    axes.spines[:].set_visible(False)
+    bar = drawing.colorbar(image, ax=axes, shrink=0.6, label="kappa")
+    bar.ax.tick_params(labelsize=8)
+    return _png(drawing)
+
+
+def _name(name: str) -> str:
+    """As it stands, of a bounded width: no formula between dollar signs, and in a legend despite an underscore."""
+    name = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def _width(names: Iterable[str]) -> float:
+    """Inches that names of 8 points take, roughly: matplotlib's own layout draws everything three times to know."""
+    return 0.2 + 0.075 * max(map(len, names))
+
+
+def _drawing(
+    width: float, height: float, *, left: float, bottom: float, right: float = 0.15, top: float = 0.15
+) -> Drawing:
+    """Inches of the axes, and around them."""
+    w, h = left + width + right, bottom + height + top
+    drawing = Drawing(figsize=(w, h))
+    drawing.subplots_adjust(left=left / w, right=1 - right / w, bottom=bottom / h, top=1 - top / h)
+    return drawing
+
+
+def _percent(*axes: Axis) -> None:
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _png(drawing: Drawing, panels: Sequence[Axes] = ()) -> bytes:
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+    file = BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
+        drawing.savefig(file, dpi=_DPI)
+    return file.getvalue()
