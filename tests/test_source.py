@@ -140,9 +140,7 @@ def test_a_response_may_be_messages_that_end_with_the_assistants(tmp_path: Path)
     )
     assert "'d' is of type int; it must be text or a list of messages" in complaint(path, responses=("d",))
     assert "'e' is an empty list" in complaint(path, responses=("e",))
-    assert "'a' is of type list; it must be the name of a model" in complaint(
-        path, responses=("b",), generators=("a",)
-    )
+    assert "'a' is of type list; it must be the name of a model" in complaint(path, responses=("b",), generators=("a",))
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet"])

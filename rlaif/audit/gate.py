@@ -18,7 +18,6 @@ from rlaif.estimate import Estimate
 from rlaif.job import Observer, Result
 from rlaif.store import RunFolder
 
-
 _LIBRARIES = ("choix", "crowdkit", "krippendorff", "matplotlib", "scipy")
 
 

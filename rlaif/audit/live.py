@@ -160,7 +160,9 @@ def of_run(folder: RunFolder) -> Answers:
 
 def gold_of(folder: RunFolder) -> list[dict[str, Any]]:  # Any: plain JSON
     """The pairs of a run that people labelled, as the rows of a labelled file: to audit other judges on them."""
-    given = {pair: said for pair, said in read_labels(folder).items() if {"first", "second", "tie"} & set(said.values())}
+    given = {
+        pair: said for pair, said in read_labels(folder).items() if {"first", "second", "tie"} & set(said.values())
+    }
     names = sorted({name for said in given.values() for name in said})
     by_name = {name: np.array([label_of(said.get(name, "skipped")) for said in given.values()]) for name in names}
     gold = dict(zip(given, majority(by_name, len(given)), strict=True))

@@ -182,5 +182,5 @@ def _png(drawing: Drawing, panels: Sequence[Axes] = ()) -> bytes:
     file = BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
-        drawing.savefig(file, dpi=_DPI)
+        drawing.savefig(file, dpi=_DPI, pil_kwargs={"compress_level": 3})
     return file.getvalue()

@@ -57,7 +57,8 @@ def label(
     left = len(pairs) - done
     more = f"; {left:,} are left: the same command goes on" if left else ""
     console.print(f"{done:,} of {len(pairs):,} pairs have your answer{more}", soft_wrap=True, highlight=False)
-    typer.echo(f"hold the run's judges to it: rlaif judge audit --run {run}")
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    typer.echo(f"hold the run's judges to it: rlaif judge audit --run {run}{where}")
 
 
 def _write(folder: RunFolder, path: Path) -> None:

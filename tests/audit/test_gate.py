@@ -1,4 +1,4 @@
-"""A run's judge is asked about labelled pairs first; below the bar nothing else is asked, above it the report travels."""
+"""A run's judge is asked about labelled pairs first; below the bar nothing else is asked, above it a report travels."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_below_the_bar_nothing_is_generated_and_the_figure_and_its_interval_are_
 def test_a_judge_that_says_nothing_usable_is_below_any_bar(tmp_path: Path) -> None:
     script = "models.judge={provider: scripted, script: {refusal_rate: 1.0}}"
     gold = write(tmp_path / "gold.jsonl", pairs(5))
-    with pytest.raises(AuditFailed, match="no kappa with the labels of gold.jsonl"):
+    with pytest.raises(AuditFailed, match="no kappa with the labels of gold"):
         rlaif.generate(
             "rlaif", audit=gold, min_kappa=-0.9, runs_dir=tmp_path, run="r", set=["models.policy=scripted", script]
         )

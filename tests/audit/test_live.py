@@ -138,7 +138,7 @@ def test_a_panel_gives_each_judge_and_last_what_is_exported(tmp_path: Path) -> N
 
 def test_of_a_cascade_the_dear_judge_is_asked_only_where_the_cheap_one_is_not_sure(tmp_path: Path) -> None:
     cascade = "judge.by={kind: cascade, confidence: 0.9, judges: [{model: cheap}, {model: judge}]}"
-    items, (cheap, dear, whole) = asked(tmp_path, pairs(40), cascade, judge("cheap", skill=5.0), judge(skill=50.0))
+    _, (cheap, dear, whole) = asked(tmp_path, pairs(40), cascade, judge("cheap", skill=5.0), judge(skill=50.0))
     escalated = [outcome is not None for outcome in dear.outcomes]
     assert 0 < sum(escalated) < 40
     assert (whole.judge, whole.outcomes) == ("cascade", ("ok",) * 40)
@@ -150,7 +150,7 @@ def test_of_a_cascade_the_dear_judge_is_asked_only_where_the_cheap_one_is_not_su
 def test_of_several_principles_a_judges_word_is_their_mean(tmp_path: Path) -> None:
     rows = pairs(6)
     all_of_them = ["constitution=aspects", "judge.principles=all"]
-    items, (scripted,) = asked(tmp_path, rows, *all_of_them)
+    _, (scripted,) = asked(tmp_path, rows, *all_of_them)
     records = list(existing_run(tmp_path, "audit").records())
     assert len(records[0].verdicts) > 1
     for i, record in enumerate(records):

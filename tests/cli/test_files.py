@@ -100,7 +100,7 @@ def test_the_journal_tells_its_size_and_forgets_what_it_is_told_to(rlaif: Comman
     assert everything
     forgotten = rlaif("journal", "prune", "--model", everything[1], "--yes")
     assert forgotten.out == f"{sent - 1:,} answers forgotten\n"
-    assert rlaif.generate("--json", "--rebuild").json["calls"]["sent"] == sent - 1
+    assert rlaif.generate("--json", "--rebuild").json["calls"]["sent"] == sent  # it is met again too
 
 
 def test_nothing_is_forgotten_without_a_yes(rlaif: Command, monkeypatch: pytest.MonkeyPatch) -> None:
