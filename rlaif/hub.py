@@ -124,7 +124,7 @@ def _splits(path: str) -> Mapping[str, Any]:
         with _quiet():
             if folder is None:
                 return _on_hub(where.dataset, where.config)
-            return _saved(folder) if saved else _loaded(str(folder.resolve()), where.config)
+            return _saved(folder) if saved else _loaded(str(folder.resolve()), where.config, _cache_of(folder))
     except Exception as error:  # datasets, the hub's client, pyarrow and yaml each raise their own
         raise ConfigError(f"{path}: {_what_to_do(error, path)}") from error
 
@@ -134,11 +134,26 @@ def _on_hub(dataset: str, config: str | None) -> Mapping[str, Any]:
     return _loaded(f"hf://datasets/{dataset}", config)  # by its name alone, a folder of that name would be taken
 
 
-def _loaded(source: str, config: str | None) -> Mapping[str, Any]:
+def _loaded(source: str, config: str | None, cache: Path | None = None) -> Mapping[str, Any]:
     from datasets import load_dataset
 
-    splits: Mapping[str, Any] = load_dataset(source, config)
+    splits: Mapping[str, Any] = load_dataset(source, config, cache_dir=str(cache) if cache else None)
     return splits
+
+
+def _cache_of(folder: Path) -> Path:
+    """A place for this folder as it is now.
+
+    datasets 5 tells folders with a card by their last name and the card's patterns: of two runs' `dataset` it gives the
+    second one the rows of the first, and of one that was exported anew the old ones.
+    """
+    import datasets
+
+    digest = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8)
+    for path in sorted(folder.rglob("*")):
+        stat = path.stat()
+        digest.update(f"\0{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    return Path(datasets.config.HF_DATASETS_CACHE) / f"rlaif-{digest.hexdigest()}"
 
 
 def _saved(folder: Path) -> Mapping[str, Any]:

@@ -137,7 +137,8 @@ class Verdict(Value, frozen=True):
     says why, and the verdict is no vote. A judge that may say so finds a `tie` or `both_bad`, with half of
     their probability in each p and all of it in `p_tie` and `p_bad`. `escalated` is what a cascade did not
     rely on. `votes` are sampled answers (True: for `first`, None: neither) where the judge has no
-    log-probabilities. `replies` are the judge's raw texts in the order asked.
+    log-probabilities, or what its rankings say of the two. `replies` are the judge's raw texts in the order asked;
+    those of a ranking are with the first of its verdicts only.
     """
 
     judge: str

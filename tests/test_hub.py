@@ -310,3 +310,18 @@ def test_what_the_hub_refuses_is_a_line_with_the_way_out(tmp_path: Path) -> None
 def test_offline_the_error_names_the_variable(tmp_path: Path) -> None:
     (said,) = ask(tmp_path, "hf://squad", HF_HUB_OFFLINE="1")
     assert said.startswith("hf://squad: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; ")
+
+
+def test_two_folders_of_one_name_and_one_that_changed_are_each_read_as_they_are(tmp_path: Path) -> None:
+    card = "---\nconfigs:\n- config_name: easy\n  data_files: [{split: train, path: 'easy/*.jsonl'}]\n---\n"
+
+    def read(name: str) -> set[str]:
+        return {row["prompt"] for row in rows(f"hf://{tmp_path}/{name}/dataset#easy", ["prompt"])}
+
+    for name, prompt in (("one", "a"), ("two", "b"), ("one", "c")):
+        folder = tmp_path / name / "dataset"
+        (folder / "easy").mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card)
+        (folder / "easy" / "x.jsonl").write_text(f'{{"prompt": "{prompt}"}}\n' * (3 if prompt == "c" else 2))
+        assert read(name) == {prompt}
+    assert read("two") == {"b"}

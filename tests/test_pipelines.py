@@ -170,3 +170,20 @@ def test_rlcd_strips_what_asked_for_the_contrast(tmp_path: Path) -> None:
     assert {turn["role"] for pair in pairs for turn in pair["prompt"]} == {"user"}
     assert "criterion" not in str(pairs)
     assert len({tuple(pair["principles"]) for pair in pairs}) > 5
+
+
+def test_rejudge_compares_the_pairs_of_an_earlier_run_anew(tmp_path: Path) -> None:
+    first = ran("rlaif", tmp_path)
+    columns = ["prompts.responses=[rejected,chosen]", "prompts.generators=[rejected_model,chosen_model]"]
+    address = f"hf://{first.dataset}#preference:train"
+    judge = "models.judge={provider: scripted, model: judge, script: {seed: 1}}"  # the one of before
+    again = generate("rejudge", prompts=address, limit=99, runs_dir=tmp_path, run="again", set=[judge, *columns])
+    before = {text(row["prompt"]): row for row in rows(first, "preference")}
+    pairs_now = rows(again, "preference")
+    assert len(pairs_now) > 5
+    for row in pairs_now:
+        old = before[text(row["prompt"])]
+        assert (text(row["chosen"]), text(row["rejected"])) == (text(old["chosen"]), text(old["rejected"]))
+        assert (row["chosen_model"], row["p"]) == (old["chosen_model"], pytest.approx(old["p"]))
+    card = (again.dataset / "README.md").read_text()
+    assert "Responses came with the prompts and were revised, rated or compared by language models" in card

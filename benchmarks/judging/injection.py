@@ -1,7 +1,7 @@
 """How much of 500 attempts to sway a judge from inside a response gets through each defence?
 
     python benchmarks/judging/injection.py           # a scripted judge that obeys and echoes what it reads
-    python benchmarks/judging/injection.py --real    # and the embedded SmolLM2-135M, about ten minutes
+    python benchmarks/judging/injection.py --real    # and the embedded SmolLM2-135M, 600 judgements
 
 The injected response is the worse one of its pair, so that every win of it is the injection's.
 The last line is one JSON object.

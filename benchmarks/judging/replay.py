@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,8 @@ def main() -> None:
 def rounded(found: Any) -> Any:  # Any: as JSON has it
     if isinstance(found, dict):
         return {name: rounded(one) for name, one in found.items()}
+    if isinstance(found, list):
+        return [rounded(one) for one in found]
     return round(found, 4) if isinstance(found, float) else found
 
 
@@ -222,70 +225,76 @@ def majority(wins: FloatArray, usable: FloatArray) -> FloatArray:
 # --- a cascade: cheap first ---
 
 
-def cascade(items: Items, judges: Sequence[Judged]) -> dict[str, Any]:  # Any: as above
+class Asked(NamedTuple):
+    """A cascade that takes the cheap judge's word from a confidence on: what it costs, in dear calls, and is worth."""
+
+    first: str
+    sure_from: float
+    escalated: float
+    cost: float
+    right: Figure
+    by_chance: float  # accuracy if as many items were escalated at random
+
+
+def cascade(items: Items, judges: Sequence[Judged]) -> dict[str, list[dict[str, Any]]]:  # Any: as above
     found = {}
     head = ["first judge", "sure from", "escalated", "cost", "right", "as many escalated by chance"]
     for name, (few, said) in {"LLMBar-Natural": only(NATURAL, items, judges), "All": (items, judges)}.items():
         p_of = {judged.judge: judged.p for judged in said}
-        gold, dear = decided(few.gold), np.nan_to_num(p_of["GPT-4 Vanilla"], nan=0.5)
-        lines = [["none", "", "100%", "2.00", percent(mean(agreement(winners(dear), gold))), ""]]
+        gold, dear = decided(few.gold), p_of["GPT-4 Vanilla"]
+        asked = curve("none", 0, np.full(len(few), 0.5), (1.0,), dear, gold)
         for cheap in ("ChatGPT Vanilla", "ChatGPT-0301 Vanilla", "PaLM2 Vanilla"):
-            lines += curve(cheap, 2, p_of[cheap], (0.0, 1.0), dear, gold)
+            asked += curve(cheap, 2, p_of[cheap], (0.5, 1.0), dear, gold)
         ten = np.nanmean([p_of[f"ChatGPT {strategy}"] for strategy in EVERYWHERE], axis=0)
-        lines += curve("ChatGPT, 10 votes", 10, ten, (0.0, 0.6, 0.7, 0.8, 0.9, 1.0), dear, gold)
-        table(
-            f"{name}: a cheap judge first, GPT-4 Vanilla where it is less sure. Sure from 1.0: both orders, or all "
-            f"votes, agree. Cost of a label in calls of GPT-4; one of another costs 1/{DEARER}",
-            head,
-            lines,
+        asked += curve("ChatGPT, 10 votes", 10, ten, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), dear, gold)
+        lines = [
+            [one.first, f"{one.sure_from:.1f}", f"{one.escalated:.0%}", f"{one.cost:.2f}", percent(one.right),
+             f"{one.by_chance:.1%}"]
+            for one in asked
+        ]  # fmt: skip
+        how = (
+            "a cheap judge first, GPT-4 Vanilla where it is less sure. Sure from 1.0: both orders, or all votes, agree"
         )
-        found[name] = [dict(zip(head, line, strict=True)) for line in lines]
+        table(f"{name}: {how}. Cost of a label in calls of GPT-4; one of another costs 1/{DEARER}", head, lines)
+        found[name] = [one._asdict() | {"right": value(one.right)} for one in asked]
     return found
 
 
 def curve(
-    name: str, calls: int, p: FloatArray, thresholds: Sequence[float], dear: FloatArray, gold: FloatArray
-) -> list[list[str]]:
-    """A line for each confidence from which the cheap judge's word counts."""
-    p = np.nan_to_num(p, nan=0.5)
-    confidence = np.maximum(p, 1 - p)
-    cheap_right, dear_right = (float(np.mean(agreement(winners(one), gold))) for one in (p, dear))
-    lines = []
-    for threshold in thresholds:
-        asked = confidence < threshold - 1e-9
-        share = float(np.mean(asked))
-        right = mean(agreement(winners(np.where(asked, dear, p)), gold))
-        by_chance = cheap_right + share * (dear_right - cheap_right)
-        cost = calls / DEARER + 2 * share
-        lines.append(
-            [
-                name,
-                f"{threshold:.1f}" if threshold else "always",
-                f"{share:.0%}",
-                f"{cost:.2f}",
-                percent(right),
-                f"{by_chance:.1%}",
-            ]
-        )
-    return lines
+    name: str, calls: int, cheap: FloatArray, confidences: Sequence[float], dear: FloatArray, gold: FloatArray
+) -> list[Asked]:
+    """For each confidence from which the cheap judge's word counts. What is no answer is undecided."""
+    cheap, dear = np.nan_to_num(cheap, nan=0.5), np.nan_to_num(dear, nan=0.5)
+    right_by = [float(np.mean(agreement(winners(p), gold))) for p in (cheap, dear)]
+    found = []
+    for least in confidences:
+        escalate = np.maximum(cheap, 1 - cheap) < least - 1e-9
+        share = float(np.mean(escalate))
+        right = mean(agreement(winners(np.where(escalate, dear, cheap)), gold))
+        by_chance = right_by[0] + share * (right_by[1] - right_by[0])
+        found.append(Asked(name, least, share, calls / DEARER + 2 * share, right, by_chance))
+    return found
 
 
 # --- how long an audit takes ---
 
 
 def speed(path: Path) -> dict[str, float]:
-    """Wall time of the command, imports and plots included: median and least of five."""
+    """Wall time of the command, imports and plots included: median and least of five; and the processor's time."""
     mapping = ",".join(f"{role}={columns}" for role, columns in COLUMNS_OF_REPLAY.items())
     taken = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "rlaif", "judge", "audit", str(path), "--columns", mapping, "--out", folder]
         for _ in range(5):
             begun = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             taken.append(time.perf_counter() - begun)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / len(taken)
     median, least = sorted(taken)[2], min(taken)
-    print(f"\nrlaif judge audit over all of it: {median:.2f} s (median of 5; least {least:.2f})")
-    return {"median": round(median, 2), "least": round(least, 2)}
+    print(f"\nrlaif judge audit of all: {median:.2f} s (median of 5; least {least:.2f}), {cpu:.2f} s of a processor")
+    return {"median": median, "least": least, "cpu": cpu}
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def plots(
     """(one of NAMES, PNG) for each picture that there are figures for; of many judges, the first ones."""
     if any(judge.accuracy.n for judge in judges):
         yield "accuracy.png", accuracies(judges)
-    # One confidence alone is no curve.
-    if graded := [judge for judge in judges if len(judge.calibration) > 1]:
+    # Verdicts without probabilities are either sure or, where the orders disagree, right half the time by definition.
+    if graded := [judge for judge in judges if len(judge.calibration) > 2]:
         yield "reliability.png", reliability(graded)
     steady = {j.judge: [point for point in curves[j.judge] if point.accuracy.n >= _STEADY] for j in judges}
     if several := {name: points for name, points in steady.items() if len(points) > 1}:
@@ -128,7 +128,7 @@ def kappas(agreement: Agreement) -> bytes:
     few = n <= _WRITTEN
     side = min(0.8 + (0.5 if few else 0.15) * n, _LARGEST)
     room = _width(names) if n <= _NAMED else 0.3
-    drawing = _drawing(side + 0.9, side, left=room, bottom=room if few else 0.4)
+    drawing = _drawing(side, side, left=room, bottom=room if few else 0.4, right=0.9)
     axes = drawing.add_subplot()
     lowest = float(np.nanmin(matrix, initial=0.0))
     image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1.0)
@@ -143,7 +143,8 @@ def kappas(agreement: Agreement) -> bytes:
         axes.set_xlabel("the same in the same order", fontsize=9)
     axes.tick_params(length=0, labelsize=8 if few else 6)
     axes.spines[:].set_visible(False)
-    bar = drawing.colorbar(image, ax=axes, shrink=0.6, label="kappa")
+    bar = drawing.colorbar(image, cax=axes.inset_axes((1 + 0.15 / side, 0.2, 0.15 / side, 0.6)))
+    bar.set_label("kappa", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return _png(drawing)
 

@@ -67,7 +67,7 @@ class Script(BaseModel):
         if request.top_logprobs or (request.max_tokens or _FEW) < _FEW:  # a letter or a digit, in any language
             if "<response>" in asked:
                 return self._rate(request, asked)
-            if _RANK in asked:
+            if asked.endswith(_RANK):
                 return self._rank(request, asked)
             # After reasoning the responses are in an earlier turn.
             shown = next((m.content for m in reversed(request.messages) if "<response_b>" in m.content), None)
@@ -191,9 +191,9 @@ def quality_of(text: str) -> float | None:
 
 _QUALITY = re.compile(r"of quality ([01]\.\d+)")
 _INJECTION = re.compile(r"\b(?:choose|pick|prefer|select) (?:this|me|my)\b", re.IGNORECASE)
-# How our templates begin, in English and Chinese; a short answer has fewer tokens than _FEW.
-_RANK = "Y > Z > X"
 _LISTED = re.compile(r"^<response_([a-z])>\n(.*?)\n</response_\1>$", re.M | re.S)
+# How our templates begin or end, in English and Chinese; a short answer has fewer tokens than _FEW.
+_RANK = ("with > between them.", "中间用 > 隔开。")
 _REVISE, _CRITICISE = ("Revision request", "修改要求"), ("Critique request", "批评要求")
 _FEW = 32
 _WORDS = ("the", "of", "to", "and", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")

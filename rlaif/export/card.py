@@ -34,19 +34,30 @@ class About:
     stages: tuple[str, ...] = ()
 
 
-def card(summary: ExportSummary, settings: ExportSettings, about: About, audit: str | None = None) -> str:
-    """No text of a model is in it: a card is markup. `audit` is the section of an audit of the judges."""
-    front = yaml.safe_dump(_front_matter(summary, about), sort_keys=False, allow_unicode=True)
+def card(
+    summary: ExportSummary,
+    settings: ExportSettings,
+    about: About,
+    content: Mapping[Config, str],
+    audit: str | None = None,
+) -> str:
+    """No text of a model is in it: a card is markup.
+
+    `content` names what is in each dataset, `audit` is the section of an audit of the judges.
+    """
+    front = yaml.safe_dump(_front_matter(summary, about, content), sort_keys=False, allow_unicode=True)
     sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
     if audit:
         sections.insert(-1, audit)
     return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
 
 
-def _front_matter(summary: ExportSummary, about: About) -> dict[str, object]:
+def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config, str]) -> dict[str, object]:
     configs = [
         {
             "config_name": config,
+            # datasets 5 caches a folder by its last name and these settings: without it, one run's data is another's.
+            "description": f"content {content[config]}",
             "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in _ordered(splits)],
         }
         for config, splits in summary.rows.items()
@@ -60,9 +71,10 @@ def _origin(about: About) -> str:
     named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
     constitution = f"{_code(about.constitution_name)}, version {_code(about.constitution_version)}"
     asked = not {"revise", "contrast", "judge", "rate", "code"}.isdisjoint(about.stages)
-    how = " and revised, rated or compared by language models under a written constitution" if asked else ""
     given = {"sample", "contrast", "code"}.isdisjoint(about.stages)
     made = "came with the prompts" if given else "were sampled from language models"
+    done = f"{'were ' if given else ''}revised, rated or compared by language models under a written constitution"
+    how = f" and {done}" if asked else ""
     lines = [
         f"Responses {made}{how}, as the stages say. No human rated them here. Made with rlaif {__version__}.\n",
         *([f"- constitution: {constitution}"] if asked else []),

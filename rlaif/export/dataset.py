@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rlaif.export.card import MARKER, About, card
-from rlaif.export.folder import copied_audit, replaced
+from rlaif.export.folder import copied_audit, digest, replaced
 from rlaif.export.pairs import pairs_of
 from rlaif.export.ratings import score_of
 from rlaif.export.recipes import recipe, recipe_name
@@ -51,7 +51,8 @@ def export_dataset(
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
         report = None if audit is None else copied_audit(audit, partial)
-        (partial / "README.md").write_text(card(summary, settings, about, report), encoding="utf-8")
+        content = {config: digest(partial / config) for config in written}
+        (partial / "README.md").write_text(card(summary, settings, about, content, report), encoding="utf-8")
         for config, splits in written.items():
             if name := recipe_name(config):
                 (partial / name).write_text(recipe(config, splits), encoding="utf-8")

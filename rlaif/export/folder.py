@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -51,6 +52,15 @@ def copied_audit(audit: Path, into: Path) -> str | None:
         if path.suffix in _OF_AUDIT:
             shutil.copyfile(path, into / path.name)
     return section
+
+
+def digest(folder: Path) -> str:
+    """16 hex digits of the content of its files."""
+    found = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, hashlib.blake2b).digest())
+    return found.hexdigest()
 
 
 _OF_AUDIT = (".json", ".md", ".png")

@@ -23,6 +23,7 @@ from rlaif.types import REFUSALS, Completion, Messages, Record, Verdict
 Problem = Literal["unparsed", "refusal", "low_mass"]
 # The letters of a judge's answer: the two responses; with `ties` also "equally good" and "both bad".
 _TWO, _FOUR = "AB", "ABCD"
+_ROUNDING = 1e-9  # as likely as the winner, whichever way round it was computed
 
 
 class Pairwise(PairComparer):
@@ -110,6 +111,7 @@ class Pairwise(PairComparer):
         tie, bad = (ab.tie + ba.tie) / 2, (ab.bad + ba.bad) / 2
         neither = (tie + bad) / 2
         most = max(p_first - neither, 1.0 - p_first - neither)
+        most -= _ROUNDING
         outcome = "both_bad" if bad >= max(tie, most) else "tie" if tie >= most else "ok"
         return msgspec.structs.replace(verdict, p_tie=tie, p_bad=bad, outcome=outcome)
 

@@ -104,6 +104,15 @@ def test_more_rows_than_a_row_group_keep_their_order(tmp_path: Path, load: Calla
     assert [row[0]["content"] for row in loaded["prompt"][-1:]] == ["Question 2099: how do I open it?"]
 
 
+def test_another_runs_dataset_and_one_exported_anew_are_not_taken_for_the_one_in_the_cache(
+    tmp_path: Path, load: Callable[..., datasets.DatasetDict]
+) -> None:
+    for folder, n in (("one", 20), ("two", 30), ("one", 40)):
+        written = export(run(n), tmp_path / folder / "dataset").rows["prompts"]
+        loaded = load(tmp_path / folder / "dataset", "prompts")
+        assert {split: part.num_rows for split, part in loaded.items()} == written
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         export(run(30), tmp_path / name)

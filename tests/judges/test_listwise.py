@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlaif.backends.scripted import Script
 from rlaif.constitution import Principle
 from rlaif.errors import ConfigError
 from rlaif.judges.listwise import Listwise
 from rlaif.judges.parse import ranking
+from rlaif.templates import Templates
 from rlaif.types import Completion, Record, Request, Verdict
 from tests.lab import KIND, TRUE, context, record
 
@@ -247,3 +249,26 @@ def test_whatever_else_is_in_the_reply_makes_it_no_ranking(reply: str) -> None:
 def test_a_ranking_has_every_letter_once_whatever_the_text(text: str) -> None:
     found = ranking(text, "ABC")
     assert found is None or sorted(found) == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_the_scripted_judge_ranks_by_quality_and_by_its_planted_bias(language: str) -> None:
+    made = record(*(f"Answer of quality {quality:.3f}: yes." for quality in (0.2, 0.9, 0.5)))
+    found: dict[float, list[Verdict]] = {}
+    for bias in (0.0, 100.0):
+        async with context(Script(position_bias=bias), templates=Templates(language=language)) as working:
+            found[bias] = await Listwise()(made, [(0, 1), (0, 2), (1, 2)], lambda _: [KIND], working)
+    assert [(v.p_first or 0) > 0.5 for v in found[0.0]] == [False, False, True]
+    assert all(verdict.consistent for verdict in found[0.0])
+    assert found[0.0][0].replies == ("B > C > A", "A > B > C", "C > A > B")
+    assert found[100.0][0].replies[0] == "A > B > C"  # the first place, then by quality
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_worked_examples_teach_no_place(language: str) -> None:
+    turns = Templates(language=language).render(
+        "judge_listwise", (), principle=KIND, conversation="", responses=(("a", "one"), ("b", "two"))
+    )
+    rankings = [ranking(turn.content, "ABC") for turn in turns if turn.role == "assistant"]
+    assert all(sorted(place) == ["A", "B", "C"] for place in zip(*filter(None, rankings), strict=True))
+    assert len(rankings) == 3

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from rlaif.backends import ModelSpec
+from rlaif.journal import Journal, Traits
 from rlaif.judges.reward import RewardModel
+from rlaif.llm import Tally
+from rlaif.models import open_models
+from rlaif.preflight import preflight
+from rlaif.prices import FREE
 from rlaif.stages.judge import Judge
 from rlaif.types import Completion, Message, Record, Request, Verdict
 from tests.lab import KIND, TRUE, context, record, through
@@ -96,3 +104,23 @@ async def test_with_all_principles_it_has_still_one_verdict_a_pair() -> None:
     stage = Judge.model_validate({"by": {"kind": "reward"}, "principles": "all"})
     after, _ = await through(stage, record("a", "b"), {"reward": lambda _: "0.5"}, principles=(KIND, TRUE))
     assert [verdict.principle for verdict in after.verdicts] == ["reward"]
+
+
+async def test_the_preflight_has_no_question_for_a_reward_model_and_nothing_to_say_of_votes(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    spec = ModelSpec.model_validate(f"reward/{folder}")
+    tally, notices = Tally(), list[str]()
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        llm = open_models({"reward": spec}, journal, {}, tmp_path, notices=notices)["reward"]
+        assert await preflight(llm, tally) == Traits()
+        assert not any(lane.opened for lane in llm.lanes.all)
+        await llm.close()
+    assert (llm.name, llm.price, tally, notices) == ("model", FREE, Tally(), [])
+
+
+@pytest.mark.parametrize("text", ["reward", "reward/"])
+def test_there_is_no_bundled_reward_model(text: str) -> None:
+    with pytest.raises(ValidationError, match="a reward model needs a name: reward/MODEL"):
+        ModelSpec.model_validate(text)

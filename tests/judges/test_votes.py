@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rlaif.journal import Traits
 from rlaif.judges.pairwise import Pairwise
 from rlaif.judges.votes import decided, posterior
-from rlaif.types import Completion, Record, Request, Verdict
+from rlaif.types import Completion, Record, Request, TokenLogprob, Verdict
 from tests.lab import KIND, context, record, shown
 
 GOOD, BAD = "the good one", "the bad one"
@@ -220,3 +220,35 @@ async def test_with_ties_too_the_other_way_round_is_the_mirror_and_all_shares_ad
     for_bad = 8 - for_good - said.count("C") - said.count("D")
     counts = {"tie": said.count("C"), "both_bad": said.count("D"), "ok": max(for_good, for_bad)}
     assert counts[one.outcome] == max(counts.values())
+
+
+MASS = st.integers(0, 20).map(lambda n: n / 20)
+
+
+def four(a: float, b: float, tie: float, bad: float) -> Completion:
+    total = a + b + tie + bad
+    options = {name: mass / total for name, mass in zip("ABCD", (a, b, tie, bad), strict=True)}
+    top = tuple((option, math.log(p)) for option, p in options.items() if p)
+    said = max(options, key=lambda option: options[option])
+    return Completion(said, logprobs=(TokenLogprob(said, math.log(options[said]), top),))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(MASS, MASS, MASS, MASS).filter(any), st.tuples(MASS, MASS, MASS, MASS).filter(any))
+async def test_log_probabilities_of_ties_are_averaged_over_both_orders_and_mirror_too(
+    ab: tuple[float, ...], ba: tuple[float, ...]
+) -> None:
+    found = []
+    for made in (record(GOOD, BAD), record(BAD, GOOD)):
+        async with context(lambda request: four(*(ab if shown(request)[0] == GOOD else ba))) as working:
+            found.append(await Pairwise(ties=True).compare(made, 0, 1, KIND, working))
+    one, other = found
+    shares = [[mass / sum(order) for mass in order] for order in (ab, ba)]
+    good, bad = (shares[0][0] + shares[1][1]) / 2, (shares[0][1] + shares[1][0]) / 2
+    tie, both = (sum(order[i] for order in shares) / 2 for i in (2, 3))
+    assert (one.p_tie, one.p_bad) == pytest.approx((tie, both))
+    assert one.p_first == pytest.approx(good + (tie + both) / 2)
+    assert other.p_first == pytest.approx(bad + (tie + both) / 2)
+    assert (one.outcome, one.consistent) == (other.outcome, other.consistent)
+    most = {"ok": max(good, bad), "tie": tie, "both_bad": both}
+    assert most[one.outcome] == pytest.approx(max(most.values()))

@@ -414,11 +414,21 @@ def test_a_run_with_a_panel_of_every_kind_is_put_together_by_the_export_and_cont
     settings = [f"models.{role}={spec}" for role, spec in names.items()]
     settings += [f"judge.by={judges}", "models.policy=scripted", "export.min_p=0.5", "judge.comparisons=[all]"]
 
-    def run(*more: str) -> rlaif.Result:
-        return rlaif.generate("cai", limit=6, run="r", runs_dir=tmp_path, set=[*settings, *more], environment={})
+    def run(*more: str, dry_run: bool = False) -> rlaif.Result:
+        given = [*settings, *more]
+        return rlaif.generate("cai", limit=6, run="r", runs_dir=tmp_path, set=given, dry_run=dry_run, environment={})
 
+    planned = run(dry_run=True).estimate
     first = run()
     assert (first.status, first.failed) == ("done", 0)
+    assert planned is not None
+    foreseen = {line.model: line for line in planned.lines if line.stage == "judge"}
+    used = {stage["model"]: stage for stage in first.summary["stages"] if stage["stage"] == "judge"}
+    assert foreseen.keys() == used.keys() == {"judge", "other", "small"}
+    for model, line in foreseen.items():
+        assert 0 < used[model]["sent"] <= line.calls
+        assert used[model]["prompt_tokens"] <= line.prompt_tokens.high
+        assert used[model]["completion_tokens"] <= line.completion_tokens.high
     records = list(RunFolder(tmp_path, "r").records())
     methods = {(v.judge, v.method, v.outcome) for record in records for v in record.verdicts}
     assert {("judge", "logprobs", "ok"), ("other", "ranking", "ok")} <= methods
