@@ -76,7 +76,10 @@ def _alone(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _rebuilt(pages: Pages, new: Path) -> tuple[int, int, int]:
-    """The numbers of answers kept and lost, and of lines of the ledger kept. Rows are told by their shapes: no two tables share one."""
+    """The numbers of answers kept and lost, and of the ledger's lines kept.
+
+    Rows are told by their shapes: no two tables share one.
+    """
     unpack = Packing().unpack
     with closing(open_file(new)) as journal:
         journal.execute("CREATE TEMP TABLE known (key BLOB PRIMARY KEY) WITHOUT ROWID")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import re
-import sys
-import zlib
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -21,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from rlaif import hub
 from rlaif.errors import ConfigError
 from rlaif.resources import find
+from rlaif.rows import FORMATS, Row, rows_of
 from rlaif.types import Drop, Message, Messages, Record, Response, prompt_id
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -64,7 +60,7 @@ class Prompts(BaseModel):
             return self.path.removeprefix(hub.PREFIX)
         name = Path(self.path).name
         plain = re.sub(r"\.gz$", "", name, flags=re.IGNORECASE)
-        return Path(plain).stem if Path(plain).suffix.lower() in _FORMATS else name
+        return Path(plain).stem if Path(plain).suffix.lower() in FORMATS else name
 
 
 class PromptReader:
@@ -85,7 +81,7 @@ class PromptReader:
             if len(seen) == self.limit:
                 return
 
-    def _unique(self, settings: Prompts, rows: Iterator[_Row], seen: set[int]) -> Iterator[Record]:
+    def _unique(self, settings: Prompts, rows: Iterator[Row], seen: set[int]) -> Iterator[Record]:
         for record in _records(settings, rows):
             self.read += 1
             if (number := int(record.id, 16)) in seen:
@@ -126,7 +122,7 @@ def fingerprint(settings: Prompts) -> str:
     return digest.hexdigest()
 
 
-def _records(settings: Prompts, rows: Iterator[_Row]) -> Iterator[Record]:
+def _records(settings: Prompts, rows: Iterator[Row]) -> Iterator[Record]:
     row, label = None, settings.label
     for number, row in enumerate(rows, 1):
         prompt = _prompt(row, settings)
@@ -158,12 +154,7 @@ def _mixed(sets: Sequence[tuple[float, Iterator[Record]]]) -> Iterator[Record]:
 # --- a row as a prompt ---
 
 
-class _Row(NamedTuple):
-    where: str  # "file:line" for an error
-    values: Mapping[str, Any]  # Any: whatever the file holds; `_prompt` and `_category` check it
-
-
-def _prompt(row: _Row, settings: Prompts) -> Messages:
+def _prompt(row: Row, settings: Prompts) -> Messages:
     column = _column(row.values, settings.column)
     if column is None:
         raise _no_column(row.where, settings.column, list(row.values))
@@ -181,7 +172,7 @@ def _prompt(row: _Row, settings: Prompts) -> Messages:
     return prompt
 
 
-def _responses(row: _Row, settings: Prompts) -> tuple[Response, ...]:
+def _responses(row: Row, settings: Prompts) -> tuple[Response, ...]:
     texts = [_response(row, column) for column in settings.responses]
     if not settings.generators:
         return tuple(Response(text, settings.label) for text in texts)
@@ -189,7 +180,7 @@ def _responses(row: _Row, settings: Prompts) -> tuple[Response, ...]:
     return tuple(map(Response, texts, writers))
 
 
-def _response(row: _Row, column: str) -> str:
+def _response(row: Row, column: str) -> str:
     """It may say nothing: some models do, and a judge should see it."""
     if column not in row.values:
         raise _no_column(row.where, column, list(row.values), "responses")
@@ -204,7 +195,7 @@ def _response(row: _Row, column: str) -> str:
     return turns[-1].content
 
 
-def _generator(row: _Row, column: str) -> str | None:
+def _generator(row: Row, column: str) -> str | None:
     if column not in row.values:
         raise _no_column(row.where, column, list(row.values), "generators")
     value = row.values[column]
@@ -244,7 +235,7 @@ def _no_column(where: str, wanted: str, columns: list[str], setting: str = "colu
     return ConfigError(f"{where}: no column '{wanted}'; there are: {there}; choose with --set prompts.{setting}={name}")
 
 
-def _category(row: _Row, column: str | None) -> str | None:
+def _category(row: Row, column: str | None) -> str | None:
     value = row.values.get(column) if column else None
     if value is None or value == "":
         return None
@@ -258,10 +249,10 @@ def _kind(value: object) -> str:
     return "empty" if value is None else f"of type {type(value).__name__}"
 
 
-# --- files as rows; never more than a line, or a batch, in memory ---
+# --- where the rows are ---
 
 
-def _open(settings: Prompts) -> Callable[[], Iterator[_Row]]:
+def _open(settings: Prompts) -> Callable[[], Iterator[Row]]:
     """What reads the set from its start; a missing file or an unknown format is an error now."""
     if settings.path.startswith(hub.PREFIX):
         hub.parsed(settings.path)
@@ -269,16 +260,13 @@ def _open(settings: Prompts) -> Callable[[], Iterator[_Row]]:
     if Path(settings.path).is_dir():
         raise ConfigError(f"{settings.path} is a folder; for a dataset in it write hf://./FOLDER, or #CONFIG after it")
     path = find("data", settings.path)
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if rows := _FORMATS.get(suffix):
-        return partial(rows, path, settings)
-    hint = "one JSON object a line (.jsonl)" if suffix == ".json" else ", ".join(_FORMATS)
-    raise ConfigError(f"{path}: cannot read prompts from a '{suffix}' file; write them as {hint}")
+    rows_of(path, "prompts")
+    return lambda: rows_of(path, "prompts", lambda names: _read_of(names, str(path), settings))
 
 
-def _dataset(settings: Prompts) -> Iterator[_Row]:
+def _dataset(settings: Prompts) -> Iterator[Row]:
     for number, values in enumerate(hub.rows(settings.path, _wanted(settings)), 1):
-        yield _Row(f"{settings.path}: row {number}", values)
+        yield Row(f"{settings.path}: row {number}", values)
 
 
 def _wanted(settings: Prompts) -> list[str]:
@@ -297,64 +285,3 @@ def _read_of(names: list[str], where: str, settings: Prompts) -> list[str]:
                 raise _no_column(where, name, names, setting)
     wanted = {column, settings.category_column, *settings.responses, *settings.generators}
     return [name for name in names if name in wanted]
-
-
-def _jsonl(path: Path, settings: Prompts) -> Iterator[_Row]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for number, line in _lines(path):
-        if line.isspace() or not line:
-            continue
-        try:
-            yield _Row(f"{path}:{number}", decode(line))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ConfigError(f"{path}:{number}: not one JSON object a line: {error}") from None
-
-
-def _csv(path: Path, settings: Prompts) -> Iterator[_Row]:
-    csv.field_size_limit(sys.maxsize)  # the only way there is: it is global; the default refuses 128 kB
-    # strict: else a quote that is never closed swallows the rest of the file as one prompt
-    lines = csv.reader((line for _, line in _lines(path)), strict=True)
-    start = 1
-    try:
-        header = next(lines, [])
-        start = lines.line_num + 1
-        for fields in lines:
-            if len(fields) > len(header):
-                way_out = "put a field that has commas in quotes"
-                raise ConfigError(f"{path}:{start}: {len(fields)} fields, but {len(header)} columns; {way_out}")
-            if fields:
-                yield _Row(f"{path}:{start}", dict(zip(header, fields, strict=False)))
-            start = lines.line_num + 1
-    except csv.Error as error:
-        raise ConfigError(f"{path}:{start}: broken CSV in the row that starts here: {error}") from None
-
-
-def _parquet(path: Path, settings: Prompts) -> Iterator[_Row]:
-    from pyarrow import ArrowException, parquet  # 0.2 s that no other run needs
-
-    try:
-        # Without a buffer size pyarrow reads each row group whole: 410 MB of memory for a file of 300 MB.
-        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            columns = _read_of(file.schema_arrow.names, str(path), settings)
-            row = 0
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                for values in batch.to_pylist():
-                    row += 1
-                    yield _Row(f"{path}: row {row}", values)
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable Parquet file: {error}") from None
-
-
-_FORMATS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield number, (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}:{number}: not UTF-8; save the file in that encoding") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}:{number + 1}: cannot be read further: {error}") from None

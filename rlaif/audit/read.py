@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from rlaif.audit.rows import rows_of
 from rlaif.audit.table import FloatArray, Items, Judged
 from rlaif.errors import ConfigError
+from rlaif.rows import rows_of
 from rlaif.types import VerdictOutcome
 
 # What a column can be; one of that name is taken for it unless the mapping says otherwise.
@@ -63,7 +63,7 @@ def read_labelled(
     annotators = {name: labelled.by_item(name, values) for name, values in _annotators(table).items()}
     gold = labelled.by_item(table.name("label"), table.values("label")) if table.has("label") else None
     lengths = [[_length(value) for value in table.values(role)] for role in ("a", "b")]
-    ids = table.texts("item") if table.has("item") else [str(number) for number in table.numbers]
+    ids = table.texts("item") if table.has("item") else [str(number) for number in range(1, len(table.rows) + 1)]
     writers = list(zip(table.texts("generator_a"), table.texts("generator_b"), strict=True))
     groups = table.texts("group")
     items = Items(
@@ -99,11 +99,13 @@ class _Table:
 
     def __init__(self, path: Path, columns: Mapping[str, str], labels: Mapping[str, str]) -> None:
         self.path = path
-        self.numbers: list[int] = []
+        self.places: list[str] = []
         self.rows: list[Mapping[str, Any]] = []  # Any: whatever the file holds; checked where it is used
-        for number, row in rows_of(path):
-            self.numbers.append(number)
-            self.rows.append(row)
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+        for where, values in rows_of(path, "labels"):
+            self.places.append(where)
+            self.rows.append(values)
         if not self.rows:
             raise ConfigError(f"{path}: no rows in it; give a file with at least one")
         self.names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -132,7 +134,11 @@ class _Table:
         return "+".join(self.roles[role])
 
     def at(self, row: int) -> str:
-        return f"{self.path}:{self.numbers[row]}"
+        return self.places[row]
+
+    def line(self, row: int) -> str:
+        """Of a row in the same file as the one that is spoken of."""
+        return self.places[row].rpartition(":")[2].strip()
 
     def values(self, role: str) -> list[Any]:  # Any: as in the file
         names = self.roles.get(role, ())
@@ -205,7 +211,7 @@ class _Labels(NamedTuple):
             if math.isnan(side):
                 continue
             if found[item] != side and said_in.setdefault(item, row) != row:
-                before = self.table.numbers[said_in[item]]
+                before = self.table.line(said_in[item])
                 raise ConfigError(
                     f"{self.table.at(row)}: '{name}' is {value!r}, but line {before} says otherwise of the same item; "
                     "correct one of them, or tell the items apart with --columns item=NAME+NAME"
@@ -290,7 +296,7 @@ def _rows_by_judge(
         before = found.setdefault(name, {}).setdefault(item, row)
         if before != row:
             raise ConfigError(
-                f"{table.at(row)}: {name} has judged this item in line {table.numbers[before]} already; if they are "
+                f"{table.at(row)}: {name} has judged this item in line {table.line(before)} already; if they are "
                 "two judges, or two items, say by which columns: --columns judge=NAME+NAME,item=NAME+NAME"
             )
     return found

@@ -142,7 +142,7 @@ def prune(
     from rlaif.repair import not_in_use
 
     if model is None and older_than is None and not failed:
-        raise ConfigError("say which answers: --failed, --older-than 30d or --model IDENTITY (see `rlaif journal size`)")
+        raise ConfigError("say which answers: --failed, --older-than 30d or --model IDENTITY (rlaif journal size)")
     not_in_use(_journal_path(runs_dir))
     opened = _journal(runs_dir)
     before = None if older_than is None else int(time.time()) - _seconds(older_than)

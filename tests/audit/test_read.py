@@ -176,7 +176,7 @@ def test_a_problem_is_said_with_its_line_and_the_way_out(
 
 def test_a_file_that_is_no_table_is_said(tmp_path: Path) -> None:
     for name, text, message in [
-        ("f.json", "[]", "'.json' file; write them as JSONL"),
+        ("f.json", "[]", "'.json' file; write them as one JSON object a line"),
         ("f.jsonl", '{"label": 1}\n[1]\n', r"f.jsonl:2: not one JSON object"),
         ("f.csv", 'label\n"1\n', "f.csv:2: broken CSV"),
         ("g.csv", "label\n1,2\n", "g.csv:2: 2 fields, but 1 columns"),
