@@ -278,7 +278,7 @@ def test_it_runs_where_a_loop_is_running_already_as_in_a_notebook(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["../x", "", ".hidden", "a/b"])
 def test_a_run_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be a folder's name"):
+    with pytest.raises(ConfigError, match="cannot be a run's name"):
         generate(tmp_path, run=name)
 
 

@@ -16,6 +16,7 @@ from rlaif.config import Settings
 from rlaif.errors import AuditFailed, ConfigError
 from rlaif.estimate import Estimate
 from rlaif.job import Observer, Result
+from rlaif.runs import checked_name
 from rlaif.store import RunFolder
 
 _LIBRARIES = ("choix", "crowdkit", "krippendorff", "matplotlib", "scipy")
@@ -59,7 +60,7 @@ def run_audited(
     asked, answers = audit_live(
         settings,
         gate.labelled,
-        RunFolder(folder.path.parent, f"{folder.name}-audit"),
+        RunFolder(folder.path.parent, checked_name(f"{folder.name}-audit")),
         columns=gate.columns,
         dry_run=dry_run,
         allow_code=allow_code,

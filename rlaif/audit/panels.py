@@ -6,9 +6,14 @@ when a figure needs them.
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -226,7 +231,9 @@ def dawid_skene(won: FloatArray) -> FloatArray:
     It takes errors for independent: where judges share a bias it believes the bias.
     """
     import pandas as pd
-    from crowdkit.aggregation.classification.dawid_skene import DawidSkene
+
+    with _without_the_rest_of("crowdkit.aggregation", "crowdkit.aggregation.classification"):
+        from crowdkit.aggregation.classification.dawid_skene import DawidSkene
 
     worker, task = np.nonzero(~np.isnan(won))
     verdicts = np.full(won.shape[1], np.nan)
@@ -237,6 +244,22 @@ def dawid_skene(won: FloatArray) -> FloatArray:
             found = DawidSkene(n_iter=_ROUNDS).fit_predict(said)
         verdicts[found.index.to_numpy()] = found.to_numpy() / 2
     return verdicts
+
+
+@contextmanager
+def _without_the_rest_of(*packages: str) -> Iterator[None]:
+    """A module of theirs is imported alone: their own imports, nltk and all of scipy.stats, take 2 s more."""
+    absent = [name for name in packages if name not in sys.modules]
+    for name in absent:
+        module = ModuleType(name)
+        top, *inner = name.split(".")
+        module.__path__ = [str(Path(path, *inner)) for path in import_module(top).__path__]
+        sys.modules[name] = module
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def bradley_terry(pairs: Sequence[tuple[str, str]], won: FloatArray, source: str = "") -> Strengths | None:

@@ -115,7 +115,10 @@ def test_nothing_is_forgotten_without_a_yes(rlaif: Command, monkeypatch: pytest.
 
 def test_nothing_is_forgotten_under_a_run_that_is_under_way(rlaif: Command) -> None:
     rlaif.generate()
-    reading = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM calls'); print(); input()"
+    reading = (
+        "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); "
+        "file.execute('SELECT 1 FROM calls'); print(); input()"
+    )
     command = [sys.executable, "-c", reading, str(rlaif.folder / "runs" / "calls.sqlite")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
