@@ -14,7 +14,7 @@ stop = echo "$(1)" >&2; exit 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two pips in one environment would break it
-.PHONY: help demo test test-slow bench-quick bench check coverage clean
+.PHONY: help demo test test-slow bench-quick bench bench-judging check coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,13 @@ bench-quick: .venv/.stamp-dev ## our engine beside a raw aiohttp loop, within a 
 
 bench: .venv/.stamp-dev ## the table in benchmarks/README.md: ours, the raw loop, four peers (about an hour, 2 GB)
 	$(BIN)/python benchmarks/full.py --venvs .venv-peers
+
+bench-judging: .venv/.stamp-dev .venv/.stamp-model ## what an audit's figures are worth (about 20 min; RLAIF_TEST_DATA=FOLDER for the public data)
+	$(BIN)/python benchmarks/judging/simulate.py
+	$(BIN)/python benchmarks/judging/injection.py --real
+	@test -n "$$RLAIF_TEST_DATA" || $(call stop,RLAIF_TEST_DATA is not set: the replays of public data are left out)
+	$(BIN)/python benchmarks/judging/replay.py
+	$(BIN)/python benchmarks/judging/embedded.py
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

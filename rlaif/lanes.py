@@ -222,7 +222,7 @@ class Lanes:
         if len(errors) < len(self.all):
             return None
         # What the user can mend comes first: a key that is refused, before an address that does not answer.
-        last = min(errors, key=lambda error: error.kind not in REFUSED_FOR_GOOD)
+        last = max(reversed(errors), key=lambda error: error.kind in REFUSED_FOR_GOOD)
         return EndpointGone(last.kind, str(last), status=last.status, parameter=last.parameter)
 
     def slowed(self, lane: Lane, error: ProviderError, sent_at: float) -> None:

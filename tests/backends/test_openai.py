@@ -654,13 +654,13 @@ def test_the_short_form_of_an_address_opens_that_endpoint(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("provider", "field", "value", "readers"),
     [
-        ("openai", "engine", {"dtype": "auto"}, "vllm, transformers"),
-        ("anthropic", "lora", "adapter", "vllm, transformers"),
-        ("local", "lora", "adapter", "vllm, transformers"),
+        ("openai", "engine", {"dtype": "auto"}, "vllm, transformers, reward"),
+        ("anthropic", "lora", "adapter", "vllm, transformers, reward"),
+        ("local", "lora", "adapter", "vllm, transformers, reward"),
         ("local", "base_url", "http://h/v1", "openai, anthropic"),
         ("vllm", "api_key_env", "MY_KEY", "openai, anthropic"),
         ("transformers", "headers", {"X-Team": "blue"}, "openai, anthropic"),
-        ("scripted", "engine", {"dtype": "auto"}, "vllm, transformers"),
+        ("scripted", "engine", {"dtype": "auto"}, "vllm, transformers, reward"),
         ("openai", "script", {"seed": 1}, "scripted"),
     ],
 )
