@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,11 +197,14 @@ def audit(
     settings = load_settings(pipeline, options, set)
     if batch:
         settings = batched(settings)
-    name = f"audit-{time.strftime('%Y-%m-%d')}" if run is None else run
+    if run is None:  # one for each judge and file, so that the next one does not have to be named
+        asked = "\0".join([pipeline, judge or "", constitution or "", str(seed), *set])
+        words = re.sub(r"[^\w.]+", "-", f"audit-{Path(labelled).name}-{Path(judge or pipeline).name}")
+        run = f"{words[:90]}-{blake2b(asked.encode(), digest_size=3).hexdigest()}"
     return audit_live(
         settings,
         Path(labelled),
-        RunFolder(Path(runs_dir), checked_name(name)),
+        RunFolder(Path(runs_dir), checked_name(run)),
         columns=columns,
         labels=labels,
         dry_run=dry_run,

@@ -317,6 +317,8 @@ class Limited:
         if self._budget.max_cost_usd is None:
             return 0, 0
         prompt, completion = tokens_at_most(request)
+        if completion is None and self._price is not None and self._price.free:
+            return prompt, 0
         if completion is None:
             raise ConfigError(
                 "--max-cost cannot be kept: a stage asks without max_tokens, so an answer may have any length"

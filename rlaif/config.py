@@ -307,7 +307,7 @@ def _put(data: dict[str, Any], path: Sequence[str], value: object, whole: str) -
     *inner, last = path
     for depth, part in enumerate(inner):
         child = data.get(part)
-        if isinstance(child, (list, tuple)) and part in ("prompts", "by"):
+        if isinstance(child, (list, tuple)) and depth == 0 and part in ("prompts", "by"):
             if len(child) > 1:
                 what = "sets of prompts" if part == "prompts" else "judges"
                 raise ConfigError(f"--set {whole}: there are several {what}; edit the pipeline's file")

@@ -371,7 +371,7 @@ def _kinds(stage: Stage, candidates: int, calls: int, response: Range, given: _G
         case Revise():
             yield from _revisions(stage, calls, response, given)
         case Judge():
-            yield from _verdicts(stage, candidates, calls, response, given)
+            yield from _verdicts(stage, candidates, response, given)
         case Rate():
             sampled = stage.by.calls(given.voters) == stage.by.samples > 1
             anchors = (
@@ -396,13 +396,11 @@ def _revisions(stage: Revise, calls: int, response: Range, given: _Given) -> Ite
     yield _Ask(stage.model, calls, prompt, _OF_MAX_TOKENS * stage.max_tokens)
 
 
-def _verdicts(stage: Judge, candidates: int, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:
+def _verdicts(stage: Judge, candidates: int, response: Range, given: _Given) -> Iterator[_Ask]:
     """Those of a cascade as if no judge were ever sure."""
-    planned = stage.planned(candidates, given.voters)
-    principles = calls // max(1, sum(count for _, count in planned))
-    for judge, count in planned:
+    for judge, count in stage.planned(candidates, given.principles, given.voters):
         if isinstance(judge, Pairwise):
-            yield from _pairwise(judge, count * principles, response, given)
+            yield from _pairwise(judge, count, response, given)
             continue
         if isinstance(judge, Listwise):
             prompt, most = given.shown("judge_listwise") + response * candidates, judge.max_tokens(candidates)
@@ -411,7 +409,7 @@ def _verdicts(stage: Judge, candidates: int, calls: int, response: Range, given:
         else:
             prompt, most = given.shown("judge_pairwise") + response * 2, 16
         for role in judge.roles():
-            yield _Ask(role, count * principles / len(judge.roles()), prompt, _choice(most))
+            yield _Ask(role, count / len(judge.roles()), prompt, _choice(most))
 
 
 def _pairwise(by: Pairwise, calls: int, response: Range, given: _Given) -> Iterator[_Ask]:

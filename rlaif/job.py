@@ -20,7 +20,7 @@ from rlaif.estimate import Estimate, Measured, foreseen, from_sample
 from rlaif.journal import Charge, Journal, Traits
 from rlaif.llm import LLM, Tally
 from rlaif.models import open_models, with_fallbacks
-from rlaif.plan import calls_per_record, check_draws, check_export, check_responses, check_roles
+from rlaif.plan import calls_per_record, check_draws, check_export, check_responses, check_roles, check_weights
 from rlaif.preflight import preflight, question
 from rlaif.prices import Price, Prices, cost_usd, load_prices, updated
 from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signals
@@ -209,6 +209,7 @@ async def _records(
             prices=prices,
             budget=budget,
         )
+        check_weights(settings.export, stages, {role: llm.name for role, llm in models.items()})
         of_batches = {llm.name: llm.price and llm.price.in_batch for llm in models.values()}
         job.bills = {llm.name: llm.price for llm in models.values()}
         job.prices = {llm.name: of_batches[llm.name] if llm.batch else llm.price for llm in models.values()}

@@ -49,7 +49,8 @@ def log_odds(right: Mapping[str, tuple[float, int]]) -> dict[str, float]:
     common = (sum(k for k, _ in right.values()) + 1) / (everything + 2)
     more = _shrinkage([(k, n) for k, n in right.values() if n], common)
     accuracies = {name: (k + more * common) / (n + more) for name, (k, n) in right.items()}
-    return {name: log(accuracy / (1 - accuracy)) for name, accuracy in accuracies.items()}
+    odds = {name: log(accuracy / (1 - accuracy)) for name, accuracy in accuracies.items()}
+    return {name: odds[name] if right[name][1] else 0.0 for name in right}  # who never answered has no say
 
 
 def _shrinkage(right: Sequence[tuple[float, int]], common: float) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
+from rlaif.backends import FALLBACK
 from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings, Strategy
 from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
+from rlaif.stages.judge import Judge
 
 # Strategy -> what it can be made from (any of it; of the sides both), and how to come by it.
 _NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
@@ -59,6 +61,17 @@ def _check_order(strategy: Strategy, enough: Set[Evidence], stages: Sequence[tup
                 f"export.pairs: '{strategy}' compares all responses, but nothing judges those of {late} after "
                 f"'{judge}': move '{judge}' to the end of the stages{_OR_ELSE}"
             )
+
+
+def check_weights(export: ExportSettings, stages: Sequence[tuple[str, Stage]], names: Mapping[str, str]) -> None:
+    """Refuse, before any call is paid for, a weighted panel of judges without weights; `names` are by role."""
+    if export.panel != "weighted":
+        return
+    roles = [role for _, stage in stages if isinstance(stage, Judge) for role in stage.roles()]
+    for role in [*roles, *(role + FALLBACK for role in roles)]:
+        if (name := names.get(role)) is not None and name not in export.weights:
+            known = ", ".join(export.weights)
+            raise ConfigError(f"export.weights has no weight for the judge '{name}' (models.{role}); it has: {known}")
 
 
 def check_roles(settings: Settings, stages: Sequence[tuple[str, Stage]]) -> None:

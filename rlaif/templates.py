@@ -46,8 +46,6 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "contrast_strong": frozenset({"principle"}),
     "contrast_weak": frozenset({"principle"}),
 }
-# Out of the fingerprint while they are the bundled English ones: runs are older than these and hold it.
-_LATER = frozenset({"contrast_strong", "contrast_weak", "judge_listwise"})
 
 PRINCIPLE = ("id", "critique", "revision", "judge", "weight", "tags")
 
@@ -99,8 +97,7 @@ class Templates:
         self._environment.filters["fenced"] = fenced
         digest = blake2b(digest_size=8)
         self._turns = {
-            name: self._parse((self._file(name),), allowed, digest.update if self._counts(name) else _uncounted)
-            for name, allowed in VARIABLES.items()
+            name: self._parse((self._file(name),), allowed, digest.update) for name, allowed in VARIABLES.items()
         }
         self.fingerprint = digest.hexdigest()
         both = [(name, few_shot) for name in self._turns for few_shot in (True, False)]
@@ -126,10 +123,6 @@ class Templates:
         Holds for conversations that begin with a user's turn; one with a system turn shares less.
         """
         return self._shared[template, few_shot]
-
-    def _counts(self, name: str) -> bool:
-        """Whether the fingerprint depends on it."""
-        return name not in _LATER or name in self._paths or self.language != "en"
 
     def _parse(
         self, paths: tuple[Path, ...], allowed: frozenset[str], digest: Callable[[bytes], None]
@@ -205,10 +198,6 @@ _EXAMPLE: Mapping[str, object] = dict.fromkeys(set().union(*VARIABLES.values()),
     "responses": (("a", "text"), ("b", "text")),
 }
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
-
-
-def _uncounted(source: bytes) -> None:
-    pass
 
 
 def _count_shared(turns: Sequence[_Turn], few_shot: bool) -> int:

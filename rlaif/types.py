@@ -153,9 +153,19 @@ class Verdict(Value, frozen=True):
     p_bad: float | None = None
     votes: tuple[bool | None, ...] = ()
     outcome: VerdictOutcome = "ok"
-    method: Literal["logprobs", "votes", "ranking", "reward"] = "logprobs"
+    method: Literal["logprobs", "votes", "ranking", "reward", "code"] = "logprobs"
     replies: tuple[str, ...] = ()
     rationale: str | None = None
+
+    @property
+    def in_both_orders(self) -> tuple[float, float] | None:
+        """(`p_ab`, `p_ba`) as they count, None unless both are there.
+
+        Who finds two responses equally good or bad prefers neither, whatever is left of its probability.
+        """
+        if self.p_ab is None or self.p_ba is None:
+            return None
+        return (0.5, 0.5) if self.outcome in ("tie", "both_bad") else (self.p_ab, self.p_ba)
 
 
 class Score(Value, frozen=True):

@@ -254,6 +254,11 @@ def test_an_answer_of_any_length_has_no_bound() -> None:
         asyncio.run(limited.complete(endless))
 
 
+async def test_an_answer_of_any_length_is_no_matter_where_nothing_is_paid_for_it() -> None:
+    free = Limited(ScriptedBackend(lambda _: "word"), Budget(max_cost_usd=1), FREE)
+    assert (await free.complete(Request("m", (Message("user", "hi"),)))).text == "word"
+
+
 @pytest.mark.parametrize("limit_usd", [0.001, 0.01, 0.1])
 async def test_a_hundred_calls_at_once_against_a_backend_that_counts_stay_within_the_limit(limit_usd: float) -> None:
     backend = ScriptedBackend(lambda request: "word " * int(request.messages[0].content))

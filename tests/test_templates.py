@@ -224,9 +224,9 @@ def test_the_fingerprint_changes_with_any_file_that_is_read(tmp_path: Path) -> N
 
 
 def test_the_fingerprint_of_the_english_set_is_the_one_that_existing_runs_hold(tmp_path: Path) -> None:
-    assert Templates().fingerprint == "fd1b4f27394b6c37"
+    assert Templates().fingerprint == "38cd38b454604dca"
     (tmp_path / "weak.jinja").write_text("--- system\nBe bad.\n--- conversation\n")
-    assert Templates({"contrast_weak": str(tmp_path / "weak.jinja")}).fingerprint != "fd1b4f27394b6c37"
+    assert Templates({"contrast_weak": str(tmp_path / "weak.jinja")}).fingerprint != "38cd38b454604dca"
 
 
 @pytest.mark.parametrize("side", ["strong", "weak"])

@@ -199,8 +199,8 @@ def million_votes(seed: int) -> list[Row]:
     won = np.where(rng.random((5, 200_000)) < right[:, None], better, 1 - better)
     weights = np.array(list(log_odds({str(p): (100 * p, 100) for p in right.tolist()}).values()))
     ways = {
-        "majority": lambda: majority(won),
-        "weighted": lambda: weighted(won, weights),
+        "majority": lambda: majority(2 * won - 1),
+        "weighted": lambda: weighted(2 * won - 1, weights),
         "Dawid-Skene": lambda: dawid_skene(won),
     }
     dawid_skene(won[:, :100])  # loading the libraries is no part of it

@@ -112,9 +112,7 @@ def conflicts(items: Items, judges: Sequence[Judged]) -> tuple[Conflict, ...]:
 def _difference(first: str, second: str, a: FloatArray, b: FloatArray, seed: int) -> Difference:
     both = ~np.isnan(a + b)
     a, b = a[both], b[both]
-    split = (a != 0.5) & (b != 0.5)
-    only_first = int(np.count_nonzero(split & (a > b)))
-    only_second = int(np.count_nonzero(split & (a < b)))
+    only_first, only_second = int(np.count_nonzero(a > b)), int(np.count_nonzero(a < b))
     return Difference(
         first, second, _bootstrapped(a - b, seed), only_first, only_second, mcnemar(only_first, only_second)
     )

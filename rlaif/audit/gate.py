@@ -72,6 +72,12 @@ def run_audited(
         return _with_audit(run(limits), asked.estimate)
     if asked.status != "done":
         return asked
+    if asked.failed:
+        raise AuditFailed(
+            f"the audit stopped the run: {asked.failed:,} of its {len(answers.items):,} items failed, and the others "
+            f"are not the whole of what people labelled; nothing else was asked. Ask again: rlaif retry {asked.run}, "
+            "then run the same command again"
+        )
     audit = audited(gate.labelled.name, answers.items, answers.judges, together=answers.together)
     if gate.min_kappa is not None:
         _check(gate, audit, answers.word, asked)
@@ -95,7 +101,7 @@ def _check(gate: Gate, audit: Audit, word: str | None, asked: Result) -> None:
     raise AuditFailed(
         f"the audit stopped the run: {word or 'the judge'} has {said} of {gate.labelled.name} (95% interval in "
         f"brackets), under --min-kappa {gate.min_kappa:g}; nothing else was asked. Read {asked.folder}/audit/audit.md; "
-        "take another judge, constitution or bar"
+        "take another judge or constitution, with another --run, or another bar"
     )
 
 

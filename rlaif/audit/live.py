@@ -14,7 +14,7 @@ import numpy as np
 
 from rlaif.audit.labels import PairKey, label_of, read_labels
 from rlaif.audit.read import majority, read_labelled
-from rlaif.audit.table import Items, Judged
+from rlaif.audit.table import CASCADE, Items, Judged
 from rlaif.budget import BATCH, Limits
 from rlaif.config import Settings, StageEntry, asked_roles, stages_of
 from rlaif.errors import ConfigError
@@ -116,6 +116,8 @@ def _items(prompts: Prompts, columns: Mapping[str, str], labels: Mapping[str, st
     ids = tuple(record.id for record in PromptReader((prompts,)))
     if len(ids) != len(items):
         raise ConfigError(f"{path}: {len(items):,} items, but {len(ids):,} different texts; remove rows that are twice")
+    if np.isnan(items.gold).all():
+        raise ConfigError(f"{path}: no item has a label to hold the judge against; name its column with label=NAME")
     return replace(items, ids=ids)
 
 
@@ -228,7 +230,7 @@ class _Verdicts:
     def _name(self) -> str:
         judges = [judge for entry in self.settings.stages if isinstance(entry.judge, Judge) for judge in entry.judge.by]
         if len(judges) == 1 and isinstance(judges[0], Cascade):
-            return "cascade"
+            return CASCADE
         return f"panel ({self.settings.export.panel})"
 
 
@@ -247,7 +249,7 @@ class _Seen(NamedTuple):
 
 
 def _from(first: int, verdict: Verdict) -> _Seen:
-    ab, ba = (math.nan if p is None else p for p in (verdict.p_ab, verdict.p_ba))
+    ab, ba = verdict.in_both_orders or (math.nan if p is None else p for p in (verdict.p_ab, verdict.p_ba))
     if verdict.first != first:
         ab, ba = 1 - ba, 1 - ab
     return _Seen(verdict.judge, ab, ba, verdict.outcome, verdict.principle)

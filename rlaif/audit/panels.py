@@ -104,17 +104,27 @@ def panel_figures(items: Items, judges: Sequence[Judged], seed: int = 0) -> Pane
         judges=agreement_of(names, won) if panel else None,
         annotators=agreement_of(people, labels) if len(people) > 1 else None,
         annotators_to_gold={name: kappa(row, winners(items.gold)) for name, row in zip(people, labels, strict=True)},
-        spare=spare(names, won) if len(judges) > 2 else (),
+        spare=spare(names, ballots(judges, len(items))) if len(judges) > 2 else (),
         alike=alike(names, won, gold) if panel else (),
         combinations=combinations(judges, gold, seed) if panel else (),
         weights=gold_weights(names, won, gold) if panel else None,
-        strengths=_strengths(items, won),
+        strengths=_strengths(items, ballots(judges, len(items))),
     )
 
 
 def won_by(judges: Sequence[Judged], n: int) -> FloatArray:
     """(judges, n) Each judge's winners."""
     return np.array([winners(judged.p) for judged in judges]).reshape(len(judges), n)
+
+
+def ballots(judges: Sequence[Judged], n: int) -> FloatArray:
+    """(judges, n) What an export counts: 1 for the first response, -1 for the second, 0 for neither or no verdict.
+
+    Each order has half a vote, so that a winner that changes with the order is none.
+    """
+    orders = [(judged.p_ab, judged.p_ba if judged.both_orders else judged.p_ab) for judged in judges]
+    votes = [(winners(ab) + winners(ba)) - 1 for ab, ba in orders]
+    return np.nan_to_num(np.array(votes).reshape(len(judges), n))
 
 
 def agreement_of(raters: tuple[str, ...], labels: FloatArray) -> Agreement:
@@ -149,9 +159,8 @@ def kappa_matrix(labels: FloatArray) -> tuple[tuple[float | None, ...], ...]:
     return tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in kappas)
 
 
-def spare(names: Sequence[str], won: FloatArray) -> tuple[Spare, ...]:
+def spare(names: Sequence[str], votes: FloatArray) -> tuple[Spare, ...]:
     """Of each judge, the most dispensable first. Items are those where the judge has a winner and another one too."""
-    votes = _votes(won)
     total = votes.sum(axis=0)
     found = []
     for name, vote in zip(names, votes, strict=True):
@@ -191,23 +200,26 @@ def combinations(judges: Sequence[Judged], gold: FloatArray, seed: int = 0) -> t
     if not len(labelled):
         return ()
     by_agreement = dawid_skene(won)[labelled]
-    won, gold = won[:, labelled], gold[labelled]
+    won, votes, gold = won[:, labelled], ballots(judges, n)[:, labelled], gold[labelled]
     p = np.array([judged.p for judged in judges])[:, labelled]
-    found = {"mean": winners(np.nanmean(p, axis=0)), "majority": majority(won)}
+    found = {"mean": winners(np.nanmean(p, axis=0)), "majority": majority(votes)}
     if len(labelled) >= LEAST_GOLD:
-        found |= _by_gold(won, gold, seed)
+        found |= _by_gold(won, votes, gold, seed)
     found["dawid_skene"] = by_agreement
     return tuple(Combination(method, mean(agreement(verdicts, gold))) for method, verdicts in found.items())
 
 
-def majority(won: FloatArray) -> FloatArray:
-    """(n,) The winner of most of the judges' (judges, n) verdicts; 0.5 where as many prefer one as the other."""
-    return weighted(won, np.ones(len(won)))
+def majority(votes: FloatArray) -> FloatArray:
+    """(n,) The winner of most of the judges' ballots (judges, n); 0.5 where as many prefer one as the other."""
+    return weighted(votes, np.ones(len(votes)))
 
 
-def weighted(won: FloatArray, weights: FloatArray) -> FloatArray:
-    """(n,) The winner by the judges' weights; who has no verdict, or an undecided one, does not count."""
-    total = weights @ _votes(won)
+def weighted(votes: FloatArray, weights: FloatArray) -> FloatArray:
+    """(n,) The winner by the judges' weights.
+
+    It is the one that rlaif.panel.combined gives an export: of the log-odds of both orders the sum decides.
+    """
+    total = weights @ votes
     # Weights that cancel out leave rounding errors, which are no winner.
     return np.where(np.abs(total) < 1e-9, 0.5, np.sign(total) / 2 + 0.5)
 
@@ -288,12 +300,7 @@ def bradley_terry(pairs: Sequence[tuple[str, str]], won: FloatArray, source: str
     return Strengths(source, strengths, components, len(games))
 
 
-def _votes(won: FloatArray) -> FloatArray:
-    """1 for the first response, -1 for the second, 0 for neither or no verdict."""
-    return np.nan_to_num(2 * won - 1)
-
-
-def _by_gold(won: FloatArray, gold: FloatArray, seed: int) -> dict[str, FloatArray]:
+def _by_gold(won: FloatArray, votes: FloatArray, gold: FloatArray, seed: int) -> dict[str, FloatArray]:
     """Verdicts on each fold by weights, and by the best judge, of the other folds."""
     n = len(gold)
     right = agreement(won, gold)
@@ -305,17 +312,17 @@ def _by_gold(won: FloatArray, gold: FloatArray, seed: int) -> dict[str, FloatArr
         known = ~np.isnan(right[:, ~test])
         hits, of = np.nansum(right[:, ~test], axis=1), known.sum(axis=1)
         weights = log_odds({name: (float(hits[i]), int(of[i])) for i, name in enumerate(names)})
-        by_weight[test] = weighted(won[:, test], np.array([weights[name] for name in names]))
+        by_weight[test] = weighted(votes[:, test], np.array([weights[name] for name in names]))
         # As in Laplace's rule: one right answer of one is no better than 90 of 100.
         by_best[test] = won[np.argmax((hits + 1) / (of + 2)), test]
     return {"weighted": by_weight, "best": by_best}
 
 
-def _strengths(items: Items, won: FloatArray) -> tuple[Strengths, ...]:
+def _strengths(items: Items, votes: FloatArray) -> tuple[Strengths, ...]:
     known = [i for i, pair in enumerate(items.generators) if pair[0] is not None and pair[1] is not None]
     pairs = [(a, b) for a, b in items.generators if a is not None and b is not None]
     by = {"people": winners(items.gold[known])}
-    if len(won):
-        by["judges"] = np.where(np.isnan(won).all(axis=0), np.nan, majority(won))[known]
+    if len(votes):
+        by["judges"] = np.where((votes == 0).all(axis=0), np.nan, majority(votes))[known]
     found = (bradley_terry(pairs, verdicts, source) for source, verdicts in by.items())
     return tuple(one for one in found if one is not None)

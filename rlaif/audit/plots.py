@@ -172,7 +172,7 @@ def _drawing(
 
 def _percent(*axes: Axis) -> None:
     for axis in axes:
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _png(drawing: Drawing, panels: Sequence[Axes] = ()) -> bytes:

@@ -238,11 +238,15 @@ def _annotators(table: _Table) -> dict[str, list[Any]]:  # Any: as in the file
 
 
 def majority(annotators: Mapping[str, FloatArray], n: int) -> FloatArray:
-    """What most of them say, a tie where they are evenly divided; nan where nobody labelled."""
+    """What most of them say, a tie where two sayings have as many; nan where nobody labelled."""
     if not annotators:
         return np.full(n, math.nan)
-    votes = np.array(list(annotators.values())) - 0.5
-    return np.where(np.isnan(votes).all(axis=0), math.nan, (np.sign(np.nansum(votes, axis=0)) + 1) / 2)
+    labels = np.array(list(annotators.values()))
+    kinds = np.array([0.0, 0.5, 1.0])
+    counts = np.array([np.count_nonzero(labels == kind, axis=0) for kind in kinds])
+    most = counts.max(axis=0)
+    clear = np.count_nonzero(counts == most, axis=0) == 1
+    return np.where(most == 0, math.nan, np.where(clear, kinds[counts.argmax(axis=0)], 0.5))
 
 
 def _judges(table: _Table, item_of: Sequence[int], n: int) -> list[Judged]:

@@ -25,7 +25,7 @@ from rlaif.audit.measures import (
 )
 from rlaif.audit.panels import Agreement, Alike, PanelFigures, krippendorff_alpha, panel_figures
 from rlaif.audit.read import read_classes
-from rlaif.audit.table import Items, Judged
+from rlaif.audit.table import CASCADE, Items, Judged
 from rlaif.panel import LEAST_GOLD
 from rlaif.store import write_whole
 from rlaif.version import __version__
@@ -67,7 +67,8 @@ def audited(
 
     `together` is what a run makes of what the judges say: it has figures too, and is no member of the panel.
     """
-    panel = panel_figures(items, judges)
+    # Judges of a cascade see different items, and only the last word counts: they are no panel.
+    panel = panel_figures(items, () if together is not None and together.judge == CASCADE else judges)
     judges = [*judges, *([together] if together else [])]
     found = [figures(items, judged, (own or {}).get(judged.judge, ())) for judged in judges]
     found.sort(key=lambda judge: -1.0 if judge.accuracy.value is None else -judge.accuracy.value)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rlaif.types import VerdictOutcome
 
 FloatArray = npt.NDArray[np.float64]
+CASCADE = "cascade"  # the name of what the judges of one say together
 
 
 @dataclass(frozen=True, slots=True)

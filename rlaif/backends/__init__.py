@@ -105,6 +105,8 @@ class ModelSpec(BaseModel):
         for name, value in self.headers.items():
             if _SECRET.search(name) and not value.startswith("$"):
                 raise ValueError(f"header '{name}' may hold a key, which is never written down: give it as $VARIABLE")
+        if self.provider == "reward" and self.fallback:
+            raise ValueError("a reward model has no fallback: no other model scores as it does")
         if self.fallback and self.fallback.fallback:
             raise ValueError("a fallback has no fallback of its own")
         return self

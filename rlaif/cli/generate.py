@@ -31,6 +31,9 @@ ExecutorOption = Annotated[
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics at 127.0.0.1:PORT while it runs; 0: any.")
 ]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Ask OpenAI's and Anthropic's models by their batch APIs: half the price.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json to standard output instead.")]
 
 
@@ -54,9 +57,7 @@ def generate(
     max_cost: MaxCost = None,
     max_calls: MaxCalls = None,
     max_time: MaxTime = None,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Ask OpenAI's and Anthropic's models by their batch APIs: half the price.")
-    ] = False,
+    batch: Batch = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make finished parts anew, from the journal.")] = False,
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="First ask the judge about pairs that people labelled.")

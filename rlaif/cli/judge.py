@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif.cli.generate import AllowCode, Assignments, MaxCost, end, mapping, observer, pair
+from rlaif.cli.generate import AllowCode, Assignments, Batch, MaxCalls, MaxCost, MaxTime, end, mapping, observer, pair
 from rlaif.cli.text import harmless
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def audit(
     pipeline: Annotated[str | None, typer.Option(help="Ask as the judge stages of this pipeline do. [rejudge]")] = None,
     assignments: Assignments = None,
     max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    max_time: MaxTime = None,
+    batch: Batch = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what asking would take, and ask nothing.")] = False,
     allow_code: AllowCode = False,
 ) -> None:
@@ -85,9 +89,14 @@ def audit(
     from rlaif.errors import ConfigError
 
     live = model is not None or pipeline is not None or constitution is not None
-    if not live and (assignments or max_cost is not None or dry_run or allow_code):
-        raise ConfigError("--set, --max-cost, --dry-run and --allow-code are for asking a judge: give --judge MODEL")
+    limits = (max_cost, max_calls, max_time)
+    if not live and (assignments or limits != (None, None, None) or dry_run or batch or allow_code):
+        raise ConfigError(
+            "--set, --max-*, --dry-run, --batch and --allow-code are for asking a judge: give --judge MODEL"
+        )
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a folder")
     with _installed():
         from rlaif.audit.report import as_json as json_of
         from rlaif.audit.report import audited, write
@@ -95,14 +104,32 @@ def audit(
         judges: Sequence[Judged]
         if live:
             name, answers, folder = _asked(
-                file, columns, labels, pipeline, model, constitution, run, runs_dir, assignments, max_cost, dry_run,
-                allow_code, as_json,
-            )  # fmt: skip
+                file,
+                as_json,
+                columns=mapping("columns", columns),
+                labels=mapping("labels", labels),
+                pipeline=pipeline or "rejudge",
+                judge=model,
+                constitution=constitution,
+                run=run,
+                runs_dir=runs_dir,
+                set=assignments or (),
+                dry_run=dry_run,
+                max_cost=max_cost,
+                max_calls=max_calls,
+                max_time=max_time,
+                batch=batch,
+                allow_code=allow_code,
+            )
             items, judges, together = answers.items, answers.judges, answers.together
         else:
             name, items, judges, together = _read(file, run, columns, labels, runs_dir)
-            folder = runs_dir / name / "audit" if run else Path(f"{name.partition('.')[0]}-audit")
+            folder = runs_dir / name / "labels-audit" if run else Path(f"{_stem(name)}-audit")
         own_of = {who: (whose,) for who, whose in (pair("own", one) for one in own or ())}
+        there = [judged.judge for judged in judges]
+        for who in own_of:
+            if who not in there:
+                raise ConfigError(f"--own {who}: no judge of that name; there are: {', '.join(there)}")
         found = audited(name, items, judges, own_of, together)
         folder = out or folder
         written = write(found, folder, plots=plots)
@@ -170,6 +197,11 @@ def agreement(
     _show_classes(Console(), found)
 
 
+def _stem(name: str) -> str:
+    """A file's name without what says its format."""
+    return re.sub(r"\.(jsonl|ndjson|csv|parquet)(\.gz)?$", "", name, flags=re.IGNORECASE)
+
+
 def _read(
     file: Path | None, run: str | None, columns: str | None, labels: str | None, runs_dir: Path
 ) -> tuple[str, Items, Sequence[Judged], Judged | None]:
@@ -191,42 +223,14 @@ def _read(
     return run, *of_run(existing_run(runs_dir, run))
 
 
-def _asked(
-    file: Path | None,
-    columns: str | None,
-    labels: str | None,
-    pipeline: str | None,
-    model: str | None,
-    constitution: str | None,
-    run: str | None,
-    runs_dir: Path,
-    assignments: list[str] | None,
-    max_cost: float | None,
-    dry_run: bool,
-    allow_code: bool,
-    as_json: bool,
-) -> tuple[str, Answers, Path]:
+def _asked(file: Path | None, as_json: bool, **given: Any) -> tuple[str, Answers, Path]:  # Any: as of api.audit
     """A live audit: the file's name, the answers, where their report goes. Ends the command if not all are there."""
     from rlaif import api
     from rlaif.errors import ConfigError
 
     if file is None:
         raise ConfigError("--judge, --pipeline and --constitution ask a judge about a labelled file: give the file too")
-    result, answers = api.audit(
-        file,
-        columns=mapping("columns", columns),
-        labels=mapping("labels", labels),
-        pipeline=pipeline or "rejudge",
-        judge=model,
-        constitution=constitution,
-        run=run,
-        runs_dir=runs_dir,
-        set=assignments or (),
-        max_cost=max_cost,
-        dry_run=dry_run,
-        allow_code=allow_code,
-        observer=observer(as_json),
-    )
+    result, answers = api.audit(file, observer=observer(as_json), **given)
     if result.status != "done":
         end(result, as_json)
         raise typer.Exit
@@ -280,7 +284,7 @@ def _show_comparison(console: Console, found: Comparison) -> None:
 
     if found.against is not None:
         _line(console, f"each against {found.against}")
-    head = ["judge", "against", "items", "points better", "only it right", "only the other", "McNemar p"]
+    head = ["judge", "against", "items", "points better", "it better", "the other", "McNemar p"]
     lines = [
         [one.first, one.second, f"{one.accuracy.n:,}", spread(one.accuracy), f"{one.only_first:,}",
          f"{one.only_second:,}", "" if one.mcnemar is None else f"{one.mcnemar:.2g}"]
@@ -300,8 +304,8 @@ def _show_comparison(console: Console, found: Comparison) -> None:
     if found.conflicts:
         lines = [[*one.principles, f"{one.conflicts.n:,}", percent(one.conflicts)] for one in found.conflicts]
         _print_table(console, ["principle", "and", "items", "prefer different responses"], lines[:_CONFLICTS], names=2)
-        if more := len(lines) - _CONFLICTS:
-            _line(console, f"... and {more:,} more: --json" if more > 0 else "")
+        if (more := len(lines) - _CONFLICTS) > 0:
+            _line(console, f"... and {more:,} more: --json")
 
 
 def _show_classes(console: Console, found: Classes) -> None:

@@ -58,7 +58,9 @@ def label(
     more = f"; {left:,} are left: the same command goes on" if left else ""
     console.print(f"{done:,} of {len(pairs):,} pairs have your answer{more}", soft_wrap=True, highlight=False)
     where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
-    typer.echo(f"hold the run's judges to it: rlaif judge audit --run {run}{where}")
+    judged = any(record.verdicts for record in folder.records())
+    to_it = f"judge audit --run {run}" if judged else f"label {run} --write gold.jsonl"
+    typer.echo(f"{'hold the run' + chr(39) + 's judges to it' if judged else 'for any judge'}: rlaif {to_it}{where}")
 
 
 def _write(folder: RunFolder, path: Path) -> None:

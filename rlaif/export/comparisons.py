@@ -92,12 +92,11 @@ class Comparisons:
                 continue
             low, high = self._key(verdict.first, verdict.second)
             votes = usable.setdefault((low, high), [])
-            if verdict.outcome not in VOTES or verdict.p_ab is None or verdict.p_ba is None:
+            both = verdict.in_both_orders
+            if verdict.outcome not in VOTES or both is None:
                 continue  # a refusal, garbage, or an answer in one order only is no vote
-            # Who finds them equally good or bad prefers neither, whatever is left of its probability.
-            p_ab, p_ba = (verdict.p_ab, verdict.p_ba) if verdict.outcome == "ok" else (0.5, 0.5)
             reasoned, bad = verdict.rationale is not None, verdict.outcome == "both_bad"
-            seen = Comparison(p_ab, p_ba, (verdict.judge,), (verdict.principle,), reasoned, bad)
+            seen = Comparison(*both, (verdict.judge,), (verdict.principle,), reasoned, bad)
             votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
         self._between = {key: self._together(votes) for key, votes in usable.items()}
 

@@ -136,7 +136,7 @@ class Tally:
             if verdict.p_ab is None or verdict.p_ba is None:
                 continue
             counts["usable"] += 1
-            counts["consistent"] += (verdict.p_ab - 0.5) * (verdict.p_ba - 0.5) > 0
+            counts["consistent"] += verdict.consistent is True
             # `first` was shown first in one order, `second` in the other.
             counts["half_first_picks"] += _halves(verdict.p_ab) + _halves(1 - verdict.p_ba)
 

@@ -35,8 +35,8 @@ class Comparer(BaseModel):
         """The model roles it asks."""
 
     @abstractmethod
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
-        """Calls by one principle at most; `voters` are the roles whose models give no log-probabilities."""
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        """At most, by so many principles; `voters` are the roles whose models give no log-probabilities."""
 
 
 class PairComparer(Comparer):
@@ -61,5 +61,5 @@ class PairComparer(Comparer):
             )
         )
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
-        return pairs * self.calls_a_pair(voters)
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        return pairs * principles * self.calls_a_pair(voters)

@@ -77,5 +77,5 @@ class Cascade(Comparer):
     def roles(self) -> tuple[str, ...]:
         return tuple(role for judge in self.judges for role in judge.roles())
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
-        return sum(judge.calls(responses, pairs, voters) for judge in self.judges)
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        return sum(judge.calls(responses, pairs, principles, voters) for judge in self.judges)

@@ -28,5 +28,5 @@ class CodeComparer(Comparer):
     def roles(self) -> tuple[str, ...]:
         return ()
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
         return 0

@@ -59,11 +59,7 @@ class Listwise(Comparer):
         self, role: str, record: Record, pairs: Sequence[tuple[int, int]], principle: Principle, context: Context
     ) -> list[Verdict]:
         listed = sorted({response for pair in pairs for response in pair})
-        if len(listed) > len(ascii_uppercase):
-            raise ConfigError(
-                f"a listwise judge tells {len(ascii_uppercase)} responses apart, not {len(listed)}: sample fewer, "
-                "or judge by pairs"
-            )
+        self._check(len(listed))
         orders = self._orders(listed)
         replies = await ask_all(*(self._ask(role, record, order, principle, context) for order in orders))
         seen = [_Seen(order, _ranked(reply, order)) for order, reply in zip(orders, replies, strict=True)]
@@ -85,6 +81,14 @@ class Listwise(Comparer):
             role, "judge_listwise", record.prompt, shown, max_tokens=self.max_tokens(len(order))
         )
 
+    @staticmethod
+    def _check(responses: int) -> None:
+        if responses > len(ascii_uppercase):
+            raise ConfigError(
+                f"a listwise judge tells {len(ascii_uppercase)} responses apart, not {responses}: sample fewer, "
+                "or judge by pairs"
+            )
+
     def _orders(self, listed: list[int]) -> list[list[int]]:
         count = len(listed)
         if self.rotations is None or self.rotations >= count:
@@ -101,8 +105,9 @@ class Listwise(Comparer):
     def roles(self) -> tuple[str, ...]:
         return (self.model,)
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
-        return min(self.rotations or responses, responses) if pairs else 0
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        self._check(responses)
+        return principles * min(self.rotations or responses, responses) if pairs else 0
 
 
 class _Seen(msgspec.Struct, frozen=True):

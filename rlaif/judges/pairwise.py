@@ -154,7 +154,14 @@ class Pairwise(PairComparer):
             half = len(answers) // 2
             replies[0].extend(answers[:half])
             replies[1].extend(answers[half:])
-            readings = self._counted(replies[0], ab.rationale), self._counted(replies[1], ba.rationale)
+            # Of a batch too: what is read must not depend on how it was asked.
+            for enough in range(min(self.min_votes // 2, len(replies[0])), len(replies[0]) + 1):
+                readings = (
+                    self._counted(replies[0][:enough], ab.rationale),
+                    self._counted(replies[1][:enough], ba.rationale),
+                )
+                if self._settled(*readings):
+                    break
             if 2 * len(replies[0]) >= self.votes or self._settled(*readings):
                 return readings
 

@@ -173,7 +173,8 @@ _RATING = re.compile(
     r"(?:(?:(?:the\s+)?(?:rating|score)(?:\s+is)?|(?:我|给出?|的|最终|评分|打分|得分|分数|是|为)+)[^\w-]*)?"
     r"(?P<value>[1-9](?:\.\d+)?)(?![\d-]|\.\d|/(?!9\b)|\s*分?\s*[到至]|\s*分?\W*满分\s*(?!9(?!\d)))"
     # Not a number of things: "5 tips for better sleep", "3 of them".
-    r"(?![ \t]+(?!(?:out\s+)?of\s+9\b|points?\b|because\b|since\b|as\b|for\b)[a-z])(?P<rest>.*)",
+    r"(?![ \t]+(?!(?:out\s+)?of(?:\s+9\b|\s*$)|out\s*$|points?\b|because\b|since\b|as\b|for\b)(?-i:[a-z]))"
+    r"(?P<rest>.*)",
     re.I | re.S,
 )
 

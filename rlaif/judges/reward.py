@@ -64,7 +64,7 @@ class RewardModel(PairComparer):
     def calls_a_pair(self, voters: Set[str] = frozenset()) -> int:
         return 2
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
         return min(responses, 2 * pairs)
 
 

@@ -11,7 +11,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaif.constitution import Principle, Purpose
 from rlaif.context import Context
-from rlaif.judges import Comparer
+from rlaif.errors import ConfigError, Pending, RlaifError
+from rlaif.judges import Comparer, Principles
 from rlaif.judges.aspects import Aspects, load_aspects
 from rlaif.judges.cascade import Cascade
 from rlaif.judges.code import CodeComparer
@@ -21,7 +22,7 @@ from rlaif.judges.reward import RewardModel
 from rlaif.judges.rubric import Rubric
 from rlaif.llm import ask_all
 from rlaif.stages import Evidence, Stage
-from rlaif.types import Record, Score
+from rlaif.types import Record, Score, Verdict
 
 Comparisons = Literal["all", "revisions"]
 
@@ -77,7 +78,7 @@ class Judge(Stage):
         def principles(step: str) -> list[Principle]:
             return _principles(self.principles, record, step, context)
 
-        verdicts = await ask_all(*(judge(record, pairs, principles, context) for judge in self.by))
+        verdicts = await ask_all(*(_verdicts(judge, record, pairs, principles, context) for judge in self.by))
         return record.having(verdicts=record.verdicts + tuple(verdict for found in verdicts for verdict in found))
 
     def pairs(self, record: Record) -> list[tuple[int, int]]:
@@ -99,14 +100,41 @@ class Judge(Stage):
         return frozenset(self.comparisons) | ({"revisions"} if "all" in self.comparisons else set())
 
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
-        by_one = sum(calls for _, calls in self.planned(candidates, voters))
-        return by_one * (principles if self.principles == "all" else 1), candidates
+        asked = self.planned(candidates, principles, voters)
+        return sum(calls for _, calls in asked), candidates
 
-    def planned(self, candidates: int, voters: Set[str] = frozenset()) -> list[tuple[Comparer, int]]:
-        """(judge, calls by one principle at most); the judges of a cascade one by one, as if none were ever sure."""
+    def planned(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> list[tuple[Comparer, int]]:
+        """(judge, calls at most); the judges of a cascade one by one, as if none were ever sure."""
         pairs = candidates * (candidates - 1) // 2 if "all" in self.comparisons else candidates // 2
+        by = principles if self.principles == "all" else 1
         single = [one for judge in self.by for one in (judge.judges if isinstance(judge, Cascade) else (judge,))]
-        return [(judge, judge.calls(candidates, pairs, voters)) for judge in single]
+        return [(judge, judge.calls(candidates, pairs, by, voters)) for judge in single]
+
+
+async def _verdicts(
+    judge: Comparer, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
+) -> list[Verdict]:
+    """What the judge says; of a judge of the user's own it is checked. Raises ConfigError where that is faulty."""
+    if type(judge).__module__.startswith("rlaif."):
+        return await judge(record, pairs, principles, context)
+    name = f"judge '{type(judge).__module__}:{type(judge).__name__}'"
+    try:
+        verdicts = await judge(record, pairs, principles, context)
+    except (RlaifError, Pending):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} failed on record {record.id}: {type(error).__name__}: {error}") from error
+    try:
+        found = msgspec.convert(msgspec.to_builtins(verdicts), list[Verdict])
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ConfigError(f"{name} must return a list of rlaif.types.Verdict: {error}") from error
+    for verdict in found:
+        if (verdict.first, verdict.second) not in pairs:
+            raise ConfigError(f"{name} has a verdict on {verdict.first} and {verdict.second}, which it was not asked")
+        both = [p for p in (verdict.p_ab, verdict.p_ba, verdict.p_first) if p is not None]
+        if not all(0 <= p <= 1 for p in both):
+            raise ConfigError(f"{name} gives the probabilities {both}: each is from 0 to 1, or None")
+    return found
 
 
 class Rate(Stage):

@@ -65,6 +65,15 @@ def test_below_the_bar_nothing_is_generated_and_the_figure_and_its_interval_are_
     assert "## Audit of the judges" in (tmp_path / "r-audit" / "audit" / "audit.md").read_text()
 
 
+def test_an_audit_with_failed_items_is_no_audit_and_is_mended_by_a_retry(tmp_path: Path) -> None:
+    failing = ["models.judge={provider: scripted, model: judge, script: {skill: 50, error_rate: 0.1}}"]
+    gold = write(tmp_path / "gold.jsonl", pairs(40))
+    options: dict[str, Any] = {"audit": gold, "run": "r", "runs_dir": tmp_path, "limit": 6, "policy": "scripted"}
+    with pytest.raises(AuditFailed, match=r"of its 40 items failed.*rlaif retry r-audit"):
+        rlaif.generate("rlaif", set=failing, **options)
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_judge_that_says_nothing_usable_is_below_any_bar(tmp_path: Path) -> None:
     script = "models.judge={provider: scripted, script: {refusal_rate: 1.0}}"
     gold = write(tmp_path / "gold.jsonl", pairs(5))

@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import rlaif
 from rlaif.api import audit
 from rlaif.audit.labels import LabelFile, to_label
-from rlaif.audit.live import Answers, of_run
+from rlaif.audit.live import Answers, _from, of_run
 from rlaif.audit.report import audited
 from rlaif.audit.table import Items, Judged
 from rlaif.errors import ConfigError
 from rlaif.export.comparisons import Comparisons
 from rlaif.job import Result
 from rlaif.runs import existing_run
+from rlaif.types import Verdict
 from tests.labelled import pairs, write
 from tests.llama import needs_model
 
@@ -85,6 +87,26 @@ def test_a_bad_label_costs_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gold\.jsonl:3: 'label' is 'the left one'"):
         run(tmp_path, rows)
     assert not (tmp_path / "audit").exists()
+
+
+def test_a_file_without_a_single_label_costs_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no item has a label"):
+        run(tmp_path, [row | {"label": None} for row in pairs(3)])
+    assert not (tmp_path / "audit").exists()
+
+
+def test_what_a_judge_calls_a_tie_prefers_neither_whatever_is_left_of_its_probability() -> None:
+    said = Verdict("j", "p", 0, 1, p_ab=0.6, p_ba=0.55, p_tie=0.5, outcome="tie")
+    assert _from(0, said)[1:4] == (0.5, 0.5, "tie")
+    assert _from(1, msgspec.structs.replace(said, outcome="ok"))[1:3] == pytest.approx((0.45, 0.4))
+
+
+def test_each_judge_and_file_has_a_run_of_its_own(tmp_path: Path) -> None:
+    names = {
+        run(tmp_path, pairs(2), judge(skill=skill), run=None, constitution=constitution)[0].run
+        for skill, constitution in ((1.0, None), (1.0, "general"), (2.0, "general"))
+    }
+    assert len(names) == 3
 
 
 def test_columns_may_have_other_names_and_rows_that_are_twice_are_one_item(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.audit.measures import agreement, kappa
+from rlaif.audit.measures import agreement, kappa, winners
 from rlaif.audit.panels import (
     Combination,
     alike,
+    ballots,
     bradley_terry,
     combinations,
     dawid_skene,
@@ -41,6 +42,11 @@ def verdicts(draw: st.DrawFn, least: int = 2) -> FloatArray:
     """They are (judges, items)."""
     judges, n = draw(st.integers(least, 4)), draw(st.integers(1, 12))
     return np.array(draw(st.lists(WON, min_size=judges * n, max_size=judges * n))).reshape(judges, n)
+
+
+def cast(won: FloatArray) -> FloatArray:
+    """The ballots of judges whose winner does not depend on the order."""
+    return np.nan_to_num(2 * won - 1)
 
 
 def items(gold: Sequence[float] | FloatArray, **known: object) -> Items:
@@ -91,7 +97,7 @@ def test_alpha_is_one_less_the_disagreement_over_that_by_chance(won: FloatArray)
 @given(verdicts(least=3))
 @settings(deadline=None)
 def test_a_judge_is_spare_where_the_majority_stays_without_it(won: FloatArray) -> None:
-    for one in spare([f"j{i}" for i in range(len(won))], won):
+    for one in spare([f"j{i}" for i in range(len(won))], cast(won)):
         j = int(one.judge[1:])
         changes = []
         for column in won.T:
@@ -122,13 +128,13 @@ def test_the_most_alike_come_first() -> None:
 @given(verdicts(), st.lists(st.sampled_from([-1.5, 0.0, 0.3, 2.0]), min_size=4, max_size=4))
 @settings(deadline=None)
 def test_verdicts_are_combined_as_an_export_combines_them(won: FloatArray, weights: list[float]) -> None:
-    by_weight = weighted(won, np.array(weights[: len(won)]))
+    by_weight = weighted(cast(won), np.array(weights[: len(won)]))
     for i, column in enumerate(won.T.tolist()):
         said = [(p, weight) for p, weight in zip(column, weights, strict=False) if not math.isnan(p)]
         expected = combined("weighted", [p for p, _ in said], [weight for _, weight in said]) if said else 0.5
         assert by_weight[i] == (0.5 if abs(expected - 0.5) < 1e-9 else float(expected > 0.5))
         plain = combined("majority", [p for p, _ in said]) if said else 0.5
-        assert majority(won)[i] == (0.5 if abs(plain - 0.5) < 1e-9 else float(plain > 0.5))
+        assert majority(cast(won))[i] == (0.5 if abs(plain - 0.5) < 1e-9 else float(plain > 0.5))
 
 
 def by_name(found: Sequence[Combination]) -> dict[str, float]:
@@ -148,7 +154,7 @@ def test_weights_are_measured_on_other_labels_than_they_are_made_by() -> None:
     coins = noisy(gold, [0.5] * 60)
     weights = gold_weights([str(i) for i in range(60)], coins, gold)
     assert weights is not None
-    by_own_labels = agreement(weighted(coins, np.array(list(weights.values()))), gold).mean()
+    by_own_labels = agreement(weighted(cast(coins), np.array(list(weights.values()))), gold).mean()
     assert by_own_labels > 0.75
     assert by_name(combinations(judges(coins), gold))["weighted"] == pytest.approx(0.5, abs=0.15)
 
@@ -195,7 +201,7 @@ def test_dawid_skene_finds_what_loops_find_and_more_than_the_majority() -> None:
     sure = np.abs(p - 0.5) > 0.3  # it stops when little changes, before the last doubts are settled
     assert sure.mean() > 0.8
     assert (found == (p > 0.5))[sure].all()
-    assert (found == gold).mean() > (majority(won) == gold).mean() + 0.05
+    assert (found == gold).mean() > (majority(cast(won)) == gold).mean() + 0.05
 
 
 def test_dawid_skene_leaves_out_what_nobody_judged() -> None:
@@ -312,3 +318,24 @@ def test_weights_are_finite_and_in_the_order_of_the_accuracies(right: dict[str, 
     for a, b in permutations(right, 2):
         if right[a][1] == right[b][1] and right[a][0] > right[b][0]:
             assert weights[a] > weights[b]
+
+
+def test_a_panel_is_audited_as_an_export_puts_it_together() -> None:
+    rng = np.random.default_rng(7)
+    judges = [hard(f"j{i}", rng.random((2, 400)).round(2)) for i in range(3)]
+    weights = [2.0, 0.5, -1.0]
+    for panel, found in (
+        ("majority", majority(ballots(judges, 400))),
+        ("weighted", weighted(ballots(judges, 400), np.array(weights))),
+    ):
+        for i, winner in enumerate(found):
+            both = [combined(panel, [float(p[i]) for p in order], weights) for order in orders(judges)]
+            assert winner == pytest.approx(float(winners(np.array([np.mean(both)]))[0]))
+
+
+def hard(name: str, p: FloatArray) -> Judged:
+    return Judged(name, p[0], p[1], ("ok",) * p.shape[1])
+
+
+def orders(judges: list[Judged]) -> tuple[list[FloatArray], list[FloatArray]]:
+    return [judged.p_ab for judged in judges], [judged.p_ba for judged in judges]

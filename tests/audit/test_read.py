@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlaif.audit.read import read_classes, read_labelled
+from rlaif.audit.read import majority, read_classes, read_labelled
 from rlaif.errors import ConfigError
 
 Row = dict[str, Any]  # Any: a cell of a file
@@ -191,6 +192,17 @@ def test_a_file_that_is_no_table_is_said(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"label\ncaf\xe9\n")
     with pytest.raises(ConfigError, match=r"latin\.csv:2: not UTF-8"):
         read_labelled(tmp_path / "latin.csv")
+
+
+def test_what_most_annotators_say_is_the_label_and_a_tie_is_a_saying_too(tmp_path: Path) -> None:
+    said = [["tie", "tie", "a"], ["a", "b", "a"], ["a", "b", "tie"], ["a", "b"], ["b", None], [None, None]]
+    gold = majority({str(i): np.array([VALUES[row[i]] if i < len(row) else NAN for row in said]) for i in range(3)}, 6)
+    assert gold.tolist()[:5] == [0.5, 1.0, 0.5, 0.5, 0.0]
+    assert math.isnan(gold[5])
+
+
+NAN = math.nan
+VALUES = {"a": 1.0, "b": 0.0, "tie": 0.5, None: NAN}
 
 
 def test_labels_mean_a_b_or_tie(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_verdicts_of_a_run_are_audited_by_the_labels_it_was_given(rlaif: Com
     done = rlaif("judge", "audit", "--run", "r")
     assert done.code == 0, done.err
     assert "No item has a label" in done.out
-    assert (rlaif.folder / "runs/r/audit/audit.md").is_file()
+    assert (rlaif.folder / "runs/r/labels-audit/audit.md").is_file()
 
 
 @pytest.mark.parametrize(

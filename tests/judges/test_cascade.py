@@ -176,7 +176,7 @@ async def test_three_judges_are_asked_one_after_the_other_until_one_is_sure() ->
     async with context({"cheap": gives(0.6), "middle": gives(0.9), "dear": gives(0.1)}, asked) as working:
         found = await cascade(record(GOOD, BAD), [(0, 1)], lambda _: [KIND], working)
     assert [(verdict.judge, verdict.outcome) for verdict in found] == [("cheap", "escalated"), ("middle", "ok")]
-    assert len(asked) == 4 < cascade.calls(2, 1) == 6
+    assert len(asked) == 4 < cascade.calls(2, 1, 1) == 6
 
 
 async def test_a_cheap_judge_that_fails_fails_the_record_before_the_dear_one_is_paid_for() -> None:

@@ -62,7 +62,7 @@ async def test_every_response_stands_in_every_place_once() -> None:
     asked: list[Request] = []
     await judged(ranks(dict.fromkeys(TEXTS, 0)), asked=asked)
     assert sorted(map(listed, asked)) == sorted([*TEXTS[i:], *TEXTS[:i]] for i in range(4))
-    assert len(asked) == Listwise().calls(4, 6) == 4
+    assert len(asked) == Listwise().calls(4, 6, 1) == 4
     assert {(request.temperature, request.top_logprobs) for request in asked} == {(0.0, None)}
     assert all("Criterion: Prefer the kind one." in request.messages[-1].content for request in asked)
     assert all("Rank all 4 responses" in request.messages[-1].content for request in asked)
@@ -105,7 +105,7 @@ async def test_fewer_rotations_still_show_each_two_both_ways_round(rotations: in
     asked: list[Request] = []
     judge = Listwise(rotations=rotations)
     found = await judged(ranks({text: i for i, text in enumerate(texts)}), record(*texts), judge, asked=asked)
-    assert len(asked) == rotations == judge.calls(6, 15)
+    assert len(asked) == rotations == judge.calls(6, 15, 1)
     assert len({tuple(listed(request)) for request in asked}) == rotations
     assert all(verdict.consistent for verdict in found)
     assert len(found) == 15

@@ -86,7 +86,7 @@ async def test_each_response_is_asked_once_with_the_whole_conversation_and_no_cr
     async with context({"reward": scores(values)}, asked) as working:
         found = await RewardModel()(made, list(combinations(range(3), 2)), lambda _: [KIND, TRUE], working)
     assert len(found) == 3
-    assert len(asked) == 3 == RewardModel().calls(3, 3)
+    assert len(asked) == 3 == RewardModel().calls(3, 3, 16)
     assert all(request.messages[:-1] == turns for request in asked)
     assert sorted(request.messages[-1].content for request in asked) == ["a", "b", "c"]
     assert {request.messages[-1].role for request in asked} == {"assistant"}

@@ -25,7 +25,7 @@ from rlaif.stages.judge import Judge, Rate
 from rlaif.store import RunFolder
 from rlaif.types import Completion, Drop, Record, Request, Response, Verdict
 from tests.judges.test_parse import token
-from tests.lab import KIND, TRUE, letter, record, shown, through
+from tests.lab import KIND, TRUE, context, letter, record, shown, through
 
 WITHOUT_JUDGE = Principle(id="silent", revision="Make it short.")
 
@@ -247,7 +247,7 @@ class LongestWins(Comparer):
     def roles(self) -> tuple[str, ...]:
         return ()
 
-    def calls(self, responses: int, pairs: int, voters: Set[str] = frozenset()) -> int:
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
         return 0
 
 
@@ -439,7 +439,7 @@ def test_a_run_with_a_panel_of_every_kind_is_put_together_by_the_export_and_cont
     weights = "export.weights={judge: 2.0, other: 1.0, small: 0.5}"
     pairs = [run(*more).summary["dataset"]["pairs"] for more in ((), ("export.panel=weighted", weights))]
     assert all(pairs)
-    with pytest.raises(ConfigError, match=r"no weight for the judge '\w+'; it has: judge"):
+    with pytest.raises(ConfigError, match=r"no weight for the judge '\w+' .*; it has: judge"):
         run("export.panel=weighted", "export.weights={judge: 2.0}")
 
 
@@ -459,3 +459,38 @@ def test_a_run_by_a_rubric_needs_no_file_to_go_on_and_is_another_run_when_the_fi
         run(str(path))
     path.unlink()
     assert rlaif.retry("r", runs_dir=tmp_path, environment={}).status == "done"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (None, "must return a list of rlaif.types.Verdict"),
+        ([Verdict("mine", "p", 7, 9, p_ab=0.5, p_ba=0.5)], "a verdict on 7 and 9"),
+        ([Verdict("mine", "p", 0, 1, p_ab=9.0, p_ba=0.5)], "from 0 to 1"),
+        ([Verdict("mine", "p", 0, 1, p_ab=float("nan"), p_ba=0.5)], "from 0 to 1"),
+        (ValueError("broken"), "failed on record .*: ValueError: broken"),
+    ],
+)
+async def test_what_a_judge_of_ones_own_gets_wrong_is_said_and_never_written(verdicts: Any, words: str) -> None:
+    async with context(lambda _: "A") as working:
+        with pytest.raises(ConfigError, match=words):
+            await Judge.model_construct(by=(Careless(says=verdicts),))(record("one", "two"), working)
+
+
+class Careless(Comparer):
+    """Says or raises what it was given."""
+
+    says: Any
+
+    async def __call__(
+        self, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
+    ) -> list[Verdict]:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says  # type: ignore[no-any-return] # whatever it is
+
+    def roles(self) -> tuple[str, ...]:
+        return ()
+
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        return 0
