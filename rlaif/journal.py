@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -82,6 +83,7 @@ class Journal:
         self._waiting: list[tuple[_Entry, Answer, asyncio.Future[Answer]]] = []
         self._charges: list[Charge] = []
         self._writing: asyncio.Task[None] | None = None
+        self._one_writer = Lock()  # of the thread and the loop, which share a connection
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._look_again = 0.0
         self._full = False
@@ -249,7 +251,7 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            with self._writer:
+            with self._one_writer, self._writer:
                 yield
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
@@ -321,7 +323,7 @@ class Journal:
         """One transaction; None where our answer was kept, else the body of the one that was there before."""
         now = int(time.time())
         stored: list[bytes | None] = []
-        with self._writer:
+        with self._one_writer, self._writer:
             for key, model, failed, answer in group:
                 kept = self._writer.execute(PUT, (key, model, now, failed, self._packing.pack(answer))).rowcount
                 if kept:

@@ -229,6 +229,18 @@ async def test_the_ledger_adds_up_what_was_charged_with_the_answers_and_outlives
         ]
 
 
+async def test_what_is_learned_of_a_model_is_written_while_charges_are(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "calls.sqlite") as journal:
+        row = journal.model("m@1", "m")
+        for i in range(300):
+            journal.charge(Charge("mine", "preflight", "m", "d", 1, 1, i, 0, 0))
+            await asyncio.sleep(0)  # the thread begins to write it
+            journal.set_traits(row, Traits(top_logprobs=i % 20))
+    with sqlite3.connect(tmp_path / "calls.sqlite") as connection:
+        assert connection.execute("SELECT sent FROM ledger").fetchone()[0] == 300
+    connection.close()
+
+
 async def test_an_answer_that_is_not_written_is_not_charged(tmp_path: Path) -> None:
     async with Journal(tmp_path / "calls.sqlite") as journal:
         with pytest.raises(StoreError):
