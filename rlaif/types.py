@@ -156,6 +156,7 @@ class Verdict(Value, frozen=True):
     method: Literal["logprobs", "votes", "ranking", "reward", "code"] = "logprobs"
     replies: tuple[str, ...] = ()
     rationale: str | None = None
+    weight: float = 1.0  # of the principle, among those that a judge was asked by
 
     @property
     def in_both_orders(self) -> tuple[float, float] | None:

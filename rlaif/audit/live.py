@@ -246,24 +246,27 @@ class _Seen(NamedTuple):
     p_ba: float
     outcome: VerdictOutcome
     principle: str
+    weight: float
 
 
 def _from(first: int, verdict: Verdict) -> _Seen:
     ab, ba = verdict.in_both_orders or (math.nan if p is None else p for p in (verdict.p_ab, verdict.p_ba))
     if verdict.first != first:
         ab, ba = 1 - ba, 1 - ab
-    return _Seen(verdict.judge, ab, ba, verdict.outcome, verdict.principle)
+    return _Seen(verdict.judge, ab, ba, verdict.outcome, verdict.principle, verdict.weight)
 
 
 def _said(seen: Sequence[_Seen]) -> _Said:
-    """The mean of a judge's votes; of none, what became of the first. What a cascade escalated was an answer."""
+    """A judge's votes, averaged by weight; of none, what became of the first. What a cascade escalated was a vote."""
     votes = [one for one in seen if not math.isnan(one.p_ab + one.p_ba)]
     principle = _only([one.principle for one in seen])
     if not votes:
         return _Said(seen[0].p_ab, seen[0].p_ba, seen[0].outcome, principle)
     named: list[VerdictOutcome] = ["both_bad", "tie"]
     most = next((name for name in named if 2 * sum(one.outcome == name for one in votes) > len(votes)), None)
-    return _Said(fmean(one.p_ab for one in votes), fmean(one.p_ba for one in votes), most or "ok", principle)
+    weights = [one.weight for one in votes]
+    p_ab, p_ba = (fmean(p, weights) for p in ([one.p_ab for one in votes], [one.p_ba for one in votes]))
+    return _Said(p_ab, p_ba, most or "ok", principle)
 
 
 def _only(principles: Sequence[str]) -> str | None:

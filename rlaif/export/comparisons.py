@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
+from typing import Literal
 
 from rlaif.errors import ConfigError
 from rlaif.panel import Panel, combined
@@ -25,6 +26,7 @@ class Comparison:
     principles: tuple[str, ...]
     reasoned: bool = False  # a judge thought aloud first
     both_bad: bool = False  # most judges say so
+    weight: float = 1.0  # of one verdict, among its judge's
 
     @property
     def p(self) -> float:
@@ -96,12 +98,12 @@ class Comparisons:
             if verdict.outcome not in VOTES or both is None:
                 continue  # a refusal, garbage, or an answer in one order only is no vote
             reasoned, bad = verdict.rationale is not None, verdict.outcome == "both_bad"
-            seen = Comparison(*both, (verdict.judge,), (verdict.principle,), reasoned, bad)
+            seen = Comparison(*both, (verdict.judge,), (verdict.principle,), reasoned, bad, verdict.weight)
             votes.append(seen if self._first[verdict.first] == low else seen.mirrored())
         self._between = {key: self._together(votes) for key, votes in usable.items()}
 
     def _together(self, votes: list[Comparison]) -> Comparison | None:
-        """Each judge's mean over what it was asked, then the panel's."""
+        """Each judge's weighted mean over what it was asked, then the panel's."""
         if not votes:
             return None
         by_judge: dict[str, list[Comparison]] = {}
@@ -110,12 +112,12 @@ class Comparisons:
         judges = sorted(by_judge)
         weights = [self._weight(judge) for judge in judges] if self._panel == "weighted" else ()
         return Comparison(
-            combined(self._panel, [fmean(vote.p_ab for vote in by_judge[judge]) for judge in judges], weights),
-            combined(self._panel, [fmean(vote.p_ba for vote in by_judge[judge]) for judge in judges], weights),
+            combined(self._panel, [_mean("p_ab", by_judge[judge]) for judge in judges], weights),
+            combined(self._panel, [_mean("p_ba", by_judge[judge]) for judge in judges], weights),
             tuple(judges),
             tuple(sorted({principle for vote in votes for principle in vote.principles})),
             any(vote.reasoned for vote in votes),
-            fmean(fmean(vote.both_bad for vote in by_judge[judge]) for judge in judges) > 0.5,
+            fmean(_mean("both_bad", by_judge[judge]) for judge in judges) > 0.5,
         )
 
     def _weight(self, judge: str) -> float:
@@ -124,3 +126,7 @@ class Comparisons:
             known = ", ".join(self._weights) or "none"
             raise ConfigError(f"export.weights has no weight for the judge '{judge}'; it has: {known}")
         return weight
+
+
+def _mean(name: Literal["p_ab", "p_ba", "both_bad"], votes: Sequence[Comparison]) -> float:
+    return fmean((getattr(vote, name) for vote in votes), (vote.weight for vote in votes))

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaif.constitution import Principle, Purpose
@@ -49,7 +50,8 @@ class Judge(Stage):
     """Pairwise verdicts on the record's candidates.
 
     `comparisons`: `all` pairs of candidates; `revisions`, each last revision with its own draft.
-    `principles`: one drawn per label by weight (section 4 of Bai et al. 2022), or `all` of them.
+    `principles`: one drawn per label by weight (section 4 of Bai et al. 2022), or `all` of them, whose verdicts are
+    averaged by weight.
     `by`: one judge, or several that look at the same pairs, a panel; `export.panel` says how their verdicts are put
     together.
     """
@@ -79,7 +81,11 @@ class Judge(Stage):
             return _principles(self.principles, record, step, context)
 
         verdicts = await ask_all(*(_verdicts(judge, record, pairs, principles, context) for judge in self.by))
-        return record.having(verdicts=record.verdicts + tuple(verdict for found in verdicts for verdict in found))
+        found = [verdict for of_judge in verdicts for verdict in of_judge]
+        if self.principles == "all":  # one that is drawn was drawn by its weight
+            weights = {principle.id: principle.weight for principle in context.constitution.principles}
+            found = [replace(verdict, weight=weights.get(verdict.principle, 1.0)) for verdict in found]
+        return record.having(verdicts=record.verdicts + tuple(found))
 
     def pairs(self, record: Record) -> list[tuple[int, int]]:
         """The comparisons asked for, as (first, second) response indices, each once, in order."""

@@ -17,6 +17,7 @@ from rlaif.config import Settings, stages_of
 from rlaif.constitution import Principle
 from rlaif.context import Context
 from rlaif.errors import CallFailed, ConfigError, ProviderError
+from rlaif.export.comparisons import Comparisons
 from rlaif.journal import Traits
 from rlaif.judges import Comparer, Principles
 from rlaif.judges.pairwise import Pairwise
@@ -92,6 +93,20 @@ async def test_all_principles_are_asked_when_all_are_wanted() -> None:
     )
     assert [verdict.principle for verdict in after.verdicts] == ["kind", "true"]
     assert len(asked) == 4
+
+
+async def test_verdicts_by_all_principles_weigh_what_these_weigh() -> None:
+    heavy = KIND.model_copy(update={"weight": 3.0})
+
+    def torn(request: Request) -> Completion:
+        kind = KIND.judge in request.messages[-1].content
+        return letter(0.9 if (shown(request)[0] == "a") == kind else 0.1)
+
+    after, _ = await through(Judge(principles="all"), record("a", "bb"), torn, principles=(heavy, TRUE))
+    assert [verdict.weight for verdict in after.verdicts] == [3.0, 1.0]
+    seen = Comparisons(after).of(0, 1)
+    assert seen is not None
+    assert seen.p == pytest.approx((3 * 0.9 + 0.1) / 4)
 
 
 async def test_a_second_judge_stage_adds_its_verdicts_to_the_first_ones() -> None:
