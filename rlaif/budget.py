@@ -23,11 +23,16 @@ _TOKENS_A_MESSAGE, _TOKENS_A_REQUEST = 32, 128
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may use at most; cost and calls count over all its invocations, time over one. Raises ConfigError."""
+    """What a run may use at most; cost and calls count over all its invocations, time over one. Raises ConfigError.
+
+    `spent_usd` and `calls` are what another run used of it, its audit.
+    """
 
     max_cost_usd: float | None = None
     max_calls: int | None = None
     max_time_s: float | None = None
+    spent_usd: float = 0.0
+    calls: int = 0
 
     def __post_init__(self) -> None:
         if self.max_cost_usd is not None and not 0 <= self.max_cost_usd <= _LARGEST_USD:

@@ -109,19 +109,13 @@ def _left(limits: Limits | None, asked: Result, took_s: float) -> tuple[str | No
     """(what the audit has used up, what it has left)."""
     if limits is None:
         return None, None
-    cost, calls, seconds = limits.max_cost_usd, limits.max_calls, limits.max_time_s
     spent = asked.summary["ledger"]
-    if cost is not None:
-        cost = max(0.0, cost - (spent["cost_usd"] or 0.0))
-    if calls is not None:
-        calls -= spent["sent"]
-        if calls < 1:
-            return f"--max-calls {limits.max_calls:,} reached by the audit", None
-    if seconds is not None:
-        seconds -= took_s
-        if seconds <= 0:
-            return f"--max-time reached by the audit: {limits.max_time_s:g} s", None
-    return None, Limits(cost, calls, seconds)
+    if limits.max_calls is not None and spent["sent"] >= limits.max_calls:
+        return f"--max-calls {limits.max_calls:,} reached by the audit", None
+    seconds = None if limits.max_time_s is None else limits.max_time_s - took_s
+    if seconds is not None and seconds <= 0:
+        return f"--max-time reached by the audit: {limits.max_time_s:g} s", None
+    return None, replace(limits, max_time_s=seconds, spent_usd=spent["cost_usd"] or 0.0, calls=spent["sent"])
 
 
 def _with_audit(result: Result, audit: Estimate | None) -> Result:

@@ -130,6 +130,7 @@ def test_a_limit_is_for_both_together(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
     some = generate(tmp_path, max_calls=91)
     assert (some.run, some.status, some.summary["ledger"]["sent"]) == ("r", "stopped", 10)
+    assert some.summary["stopped_by"] == "--max-calls 91 reached"
     assert generate(tmp_path, max_calls=400).status == "done"
 
 
