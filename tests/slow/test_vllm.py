@@ -130,7 +130,7 @@ async def test_each_token_comes_with_its_most_likely_rivals(backend: VLLMBackend
 
 @on_one_loop
 async def test_a_judge_finds_its_letters(backend: VLLMBackend) -> None:
-    answer = await backend.complete(ask(messages=A_OR_B, max_tokens=4, top_logprobs=20))
+    answer = await backend.complete(ask(messages=A_OR_B, max_tokens=1, top_logprobs=20))
     assert answer.logprobs is not None
     assert option_probabilities(answer.logprobs, "AB", 0.5) is not None
 
@@ -405,7 +405,7 @@ async def test_vllm_serve_answers_with_log_probabilities(served: Backend) -> Non
 
 
 async def test_vllm_serve_gives_a_judge_its_letters(served: Backend) -> None:
-    answer = await served.complete(ask(messages=A_OR_B, max_tokens=4, top_logprobs=20))
+    answer = await served.complete(ask(messages=A_OR_B, max_tokens=1, top_logprobs=20))
     assert answer.logprobs is not None
     assert option_probabilities(answer.logprobs, "AB", 0.5) is not None
 
