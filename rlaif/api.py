@@ -187,7 +187,7 @@ def audit(
     It is a run of the judge stages of `pipeline` on the file's responses, so that all that holds for `generate` holds
     here: what was answered is not asked twice, a limit ends it in order, and `run` goes on with it.
     `columns` and `labels` are those of rlaif.audit.read.read_labelled. Gives the run's result and the judges' answers,
-    whose `audit(source)` has the figures and rlaif.audit.report.write the files.
+    of which rlaif.audit.report.audited makes the figures and `write` the files.
     """
     from rlaif.audit.live import audit_live  # late: numpy takes 0.1 s
 

@@ -197,7 +197,11 @@ class LLM:
 
         async def ask(lane: Lane) -> None:
             call = self._call(question, tally_of(), "probe", patient=False)
-            completion = await self._ask(call, lane.live)
+            try:
+                completion = await self._ask(call, lane.live)
+            except ProviderError:
+                call.tally.failed += 1
+                raise
             _count(self._usage(call, completion), call.tally)
             self.journal.charge(self._charge(call, completion))
 

@@ -7,6 +7,8 @@ from math import exp, log
 from statistics import fmean
 from typing import Literal
 
+from rlaif.errors import ConfigError
+
 Panel = Literal["mean", "majority", "weighted"]
 
 # Labels that a judge must have been checked on before its word is weighed: fewer say too little about it.
@@ -33,6 +35,14 @@ def combined(panel: Panel, p: Sequence[float], weights: Sequence[float] = ()) ->
         return (fmean(votes) + 1) / 2
     total = sum(weight * vote for weight, vote in zip(weights, votes, strict=True))
     return 1 / (1 + exp(-total)) if total > 0 else 1 - 1 / (1 + exp(total))
+
+
+def weight_of(judge: str, weights: Mapping[str, float]) -> float:
+    """Raises ConfigError if it has none."""
+    if judge not in weights:
+        known = ", ".join(weights) or "none"
+        raise ConfigError(f"export.weights has no weight for the judge '{judge}'; it has: {known}")
+    return weights[judge]
 
 
 def log_odds(right: Mapping[str, tuple[float, int]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.export.settings import ExportSettings, Strategy
+from rlaif.panel import weight_of
 from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
 from rlaif.stages.judge import Judge
@@ -69,9 +70,8 @@ def check_weights(export: ExportSettings, stages: Sequence[tuple[str, Stage]], n
         return
     roles = [role for _, stage in stages if isinstance(stage, Judge) for role in stage.roles()]
     for role in [*roles, *(role + FALLBACK for role in roles)]:
-        if (name := names.get(role)) is not None and name not in export.weights:
-            known = ", ".join(export.weights)
-            raise ConfigError(f"export.weights has no weight for the judge '{name}' (models.{role}); it has: {known}")
+        if role in names:
+            weight_of(names[role], export.weights)
 
 
 def check_roles(settings: Settings, stages: Sequence[tuple[str, Stage]]) -> None:

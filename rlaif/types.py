@@ -169,6 +169,14 @@ class Verdict(Value, frozen=True):
         return (0.5, 0.5) if self.outcome in ("tie", "both_bad") else (self.p_ab, self.p_ba)
 
 
+ROUNDING = 1e-9  # probabilities that differ by less are the same, whichever way round they were computed
+
+
+def same_winner(p_ab: float, p_ba: float) -> bool:
+    """Whether both orders have the same winner; a tie in one of them is none."""
+    return min(p_ab, p_ba) > 0.5 + ROUNDING or max(p_ab, p_ba) < 0.5 - ROUNDING
+
+
 class Score(Value, frozen=True):
     """A judge's absolute rating of one response by a principle or aspect, scaled to [-1, 1].
 

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.llama import Llama, served
 
 # Children inherit it: a missing file is an error at once, not a look at the hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The same examples in every run: a change is refused for its own faults. For new ones: --hypothesis-profile=default
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 class NetworkBlocked(RuntimeError):

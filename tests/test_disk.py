@@ -383,7 +383,7 @@ MOUNTS = r"""
 @pytest.mark.parametrize(
     ("folder", "kind"),
     [
-        ("/work/runs", "ext4"),
+        ("/srv/runs", "ext4"),
         ("/home/me/runs", "nfs4"),
         ("/homes/me", "ext4"),
         ("/home/me/local disk/runs", "xfs"),

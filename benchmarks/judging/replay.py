@@ -26,8 +26,8 @@ import numpy as np
 from rlaif.audit.measures import Figure, JudgeFigures, agreement, decided, figures, kappa, mean, winners
 from rlaif.audit.panels import krippendorff_alpha
 from rlaif.audit.read import read_classes, read_labelled
-from rlaif.audit.report import COLUMNS, percent, rows
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.audit.text import COLUMNS, percent, rows
 from rlaif.judges.votes import decided as said_enough
 
 REPLAY = "llmbar_judge_replay_dev.jsonl.gz"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rlaif.audit.live import audit_live
 from rlaif.audit.measures import Figure
-from rlaif.audit.report import Audit, audited, decimal, write
+from rlaif.audit.report import Audit, audited, write
+from rlaif.audit.text import decimal
 from rlaif.budget import Limits
 from rlaif.config import Settings
 from rlaif.errors import AuditFailed, ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlaif.prices import Price
 from rlaif.types import Completion, Request
@@ -128,13 +128,16 @@ class ModelSpec(BaseModel):
                 raise ValueError(f"header '{name}' is none that HTTP can carry")
         return headers
 
-    @field_validator("base_url", "endpoints", "api_key_env")
+    @field_validator("api_key_env")
     @classmethod
-    def _reachable(cls, value: str | tuple[str, ...] | None, info: ValidationInfo) -> str | tuple[str, ...] | None:
-        if info.field_name == "api_key_env":
-            if value == ():
-                raise ValueError("names no variable: leave it out for a server without keys")
-            return value
+    def _named(cls, names: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if names == ():
+            raise ValueError("names no variable: leave it out for a server without keys")
+        return names
+
+    @field_validator("base_url", "endpoints")
+    @classmethod
+    def _reachable(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for url in (value,) if isinstance(value, str) else value or ():
             if problem := _wrong_url(url):
                 raise ValueError(f"'{url}' {problem}")

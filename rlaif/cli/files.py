@@ -122,8 +122,7 @@ def repair(runs_dir: RunsDir = Path("runs")) -> None:
     done = repair(runs_dir / "calls.sqlite")
     typer.echo(
         f"{done.kept:,} answers saved, {done.lost:,} or more lost, as far as the file still tells: they are asked "
-        "again; "
-        f"the damaged file is {done.damaged}"
+        f"again; the damaged file is {done.damaged}"
     )
 
 

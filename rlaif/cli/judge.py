@@ -261,7 +261,7 @@ def _json(found: object) -> str:
 
 
 def _show_audit(console: Console, audit: Audit) -> None:
-    from rlaif.audit.report import LEGEND, decimal, percent, rows
+    from rlaif.audit.text import LEGEND, decimal, percent, rows
 
     _line(console, f"{audit.source}: {audit.items:,} items, {audit.labelled:,} of them labelled")
     if audit.longer_is_better.n:
@@ -280,7 +280,7 @@ def _show_audit(console: Console, audit: Audit) -> None:
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
-    from rlaif.audit.report import percent, spread
+    from rlaif.audit.text import percent, spread
 
     if found.against is not None:
         _line(console, f"each against {found.against}")
@@ -309,7 +309,7 @@ def _show_comparison(console: Console, found: Comparison) -> None:
 
 
 def _show_classes(console: Console, found: Classes) -> None:
-    from rlaif.audit.report import decimal
+    from rlaif.audit.text import decimal
 
     _line(console, f"{found.rows:,} rows in {len(found.classes)} classes: {', '.join(found.classes)}")
     lines = [[a, b, f"{kappa.n:,}", decimal(kappa, 3)] for a, b, kappa in found.pairs]

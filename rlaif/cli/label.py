@@ -59,8 +59,10 @@ def label(
     console.print(f"{done:,} of {len(pairs):,} pairs have your answer{more}", soft_wrap=True, highlight=False)
     where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
     judged = any(record.verdicts for record in folder.records())
-    to_it = f"judge audit --run {run}" if judged else f"label {run} --write gold.jsonl"
-    typer.echo(f"{'hold the run' + chr(39) + 's judges to it' if judged else 'for any judge'}: rlaif {to_it}{where}")
+    if judged:
+        typer.echo(f"hold the run's judges to it: rlaif judge audit --run {run}{where}")
+    else:
+        typer.echo(f"hold any judge to it: rlaif label {run} --write gold.jsonl{where}")
 
 
 def _write(folder: RunFolder, path: Path) -> None:

@@ -49,7 +49,7 @@ def card(
     sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
     if audit:
         sections.insert(-1, audit)
-    return f"---\n{front}---\n{MARKER}\n\n# {_code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
+    return f"---\n{front}---\n{MARKER}\n\n# {code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
 
 
 def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config, str]) -> dict[str, object]:
@@ -69,7 +69,7 @@ def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config,
 
 def _origin(about: About) -> str:
     named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
-    constitution = f"{_code(about.constitution_name)}, version {_code(about.constitution_version)}"
+    constitution = f"{code(about.constitution_name)}, version {code(about.constitution_version)}"
     asked = not {"revise", "contrast", "judge", "rate", "code"}.isdisjoint(about.stages)
     given = {"sample", "contrast", "code"}.isdisjoint(about.stages)
     made = "came with the prompts" if given else "were sampled from language models"
@@ -78,8 +78,8 @@ def _origin(about: About) -> str:
     lines = [
         f"Responses {made}{how}, as the stages say. No human rated them here. Made with rlaif {__version__}.\n",
         *([f"- constitution: {constitution}"] if asked else []),
-        *[f"- {what}: {_code(name)}" for what, name in named.items() if name],
-        f"- stages: {' → '.join(map(_code, about.stages))}",
+        *[f"- {what}: {code(name)}" for what, name in named.items() if name],
+        f"- stages: {' → '.join(map(code, about.stages))}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -100,7 +100,7 @@ def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
     rows += [("records", outcome, n) for outcome, n in summary.outcomes.items()]
     rows += [("pairs", strategy, n) for strategy, n in summary.strategies.items()]
     rows += [("no pair", reason, n) for reason, n in summary.no_pair.items()]
-    table = "\n".join(f"| {what} | {_code(name)} | {n:,} |" for what, name, n in rows)
+    table = "\n".join(f"| {what} | {code(name)} | {n:,} |" for what, name, n in rows)
     lengths = (
         f"The chosen response is the longer one in {summary.longer_chosen:.0%} of {summary.pairs:,} pairs"
         f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters chosen, "
@@ -143,7 +143,7 @@ def _judges(summary: ExportSummary) -> str:
     else:
         parts.append("No two responses were compared.")
     for name, (asked, none) in summary.raters.items():
-        parts.append(f"{_code(name)} rated single responses {asked:,} times; {none:,} ratings were unusable.")
+        parts.append(f"{code(name)} rated single responses {asked:,} times; {none:,} ratings were unusable.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -151,7 +151,7 @@ def _judge(name: str, stats: JudgeStats) -> str:
     swap, bias = stats.swap_consistency, stats.position_bias
     same = "-" if swap is None else f"{swap:.0%}{_interval(swap, stats.usable)}"
     shift = "-" if bias is None else f"{bias:+.2f}"
-    return f"| {_code(name)} | {stats.verdicts:,} | {stats.unusable_share:.0%} | {same} | {shift} |"
+    return f"| {code(name)} | {stats.verdicts:,} | {stats.unusable_share:.0%} | {same} | {shift} |"
 
 
 def _interval(share: float, n: int) -> str:
@@ -163,9 +163,10 @@ def _ordered(splits: Iterable[str]) -> list[str]:
     return sorted(splits, reverse=True)  # train before test
 
 
-def _code(text: str) -> str:
-    """Inline code that the text cannot leave, in a table neither."""
-    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
+def code(text: str) -> str:
+    """Inline code that the text cannot leave, in a table neither; what a terminal would obey is dropped."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return "`" + " ".join(shown.replace("`", "'").replace("|", "/").split()) + "`"
 
 
 _CONFIGS: dict[Config, str] = {

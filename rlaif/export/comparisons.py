@@ -8,9 +8,8 @@ from itertools import combinations
 from statistics import fmean
 from typing import Literal
 
-from rlaif.errors import ConfigError
-from rlaif.panel import Panel, combined
-from rlaif.types import VOTES, Record
+from rlaif.panel import Panel, combined, weight_of
+from rlaif.types import VOTES, Record, same_winner
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Comparison:
     @property
     def consistent(self) -> bool:
         """The same winner in both orders."""
-        return (self.p_ab - 0.5) * (self.p_ba - 0.5) > 0
+        return same_winner(self.p_ab, self.p_ba)
 
     def mirrored(self) -> Comparison:
         """Seen from the other side, "shown first" becomes "shown second"."""
@@ -110,7 +109,7 @@ class Comparisons:
         for vote in votes:
             by_judge.setdefault(vote.judges[0], []).append(vote)
         judges = sorted(by_judge)
-        weights = [self._weight(judge) for judge in judges] if self._panel == "weighted" else ()
+        weights = [weight_of(judge, self._weights) for judge in judges] if self._panel == "weighted" else ()
         return Comparison(
             combined(self._panel, [_mean("p_ab", by_judge[judge]) for judge in judges], weights),
             combined(self._panel, [_mean("p_ba", by_judge[judge]) for judge in judges], weights),
@@ -119,13 +118,6 @@ class Comparisons:
             any(vote.reasoned for vote in votes),
             fmean(_mean("both_bad", by_judge[judge]) for judge in judges) > 0.5,
         )
-
-    def _weight(self, judge: str) -> float:
-        weight = self._weights.get(judge)
-        if weight is None:
-            known = ", ".join(self._weights) or "none"
-            raise ConfigError(f"export.weights has no weight for the judge '{judge}'; it has: {known}")
-        return weight
 
 
 def _mean(name: Literal["p_ab", "p_ba", "both_bad"], votes: Sequence[Comparison]) -> float:

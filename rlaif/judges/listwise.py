@@ -21,7 +21,7 @@ from rlaif.judges import Comparer, Principles
 from rlaif.judges.pairwise import as_text
 from rlaif.judges.parse import ranking
 from rlaif.llm import ask_all
-from rlaif.types import REFUSALS, Completion, Record, Verdict
+from rlaif.types import REFUSALS, Completion, Record, Verdict, same_winner
 
 
 class Listwise(Comparer):
@@ -139,8 +139,8 @@ def _verdict(first: int, second: int, *, seen: Sequence[_Seen], refused: bool, j
     verdict = Verdict(judge, principle, first, second, p_ab=p_ab, p_ba=p_ba, votes=(*ab, *ba), method="ranking")
     if p_ab is None or p_ba is None:
         return msgspec.structs.replace(verdict, outcome="refusal" if refused else "unparsed")
-    same_winner = (p_ab - 0.5) * (p_ba - 0.5) > 0
-    return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=same_winner)
+    consistent = same_winner(p_ab, p_ba)
+    return msgspec.structs.replace(verdict, p_first=(p_ab + p_ba) / 2, consistent=consistent)
 
 
 def _share(votes: Sequence[bool]) -> float | None:

@@ -18,12 +18,11 @@ from rlaif.judges import PairComparer
 from rlaif.judges.parse import chosen_option, option_probabilities
 from rlaif.judges.votes import decided
 from rlaif.llm import ask_all
-from rlaif.types import REFUSALS, Completion, Messages, Record, Verdict
+from rlaif.types import REFUSALS, ROUNDING, Completion, Messages, Record, Verdict, same_winner
 
 Problem = Literal["unparsed", "refusal", "low_mass"]
 # The letters of a judge's answer: the two responses; with `ties` also "equally good" and "both bad".
 _TWO, _FOUR = "AB", "ABCD"
-_ROUNDING = 1e-9  # as likely as the winner, whichever way round it was computed
 
 
 class Pairwise(PairComparer):
@@ -104,14 +103,13 @@ class Pairwise(PairComparer):
         if verdict.p_ab is None or verdict.p_ba is None:
             return msgspec.structs.replace(verdict, outcome=_worst(ab.problem, ba.problem))
         p_first = (verdict.p_ab + verdict.p_ba) / 2
-        same_winner = (verdict.p_ab - 0.5) * (verdict.p_ba - 0.5) > 0  # a tie in one order is no winner
-        verdict = msgspec.structs.replace(verdict, p_first=p_first, consistent=same_winner)
+        consistent = same_winner(verdict.p_ab, verdict.p_ba)
+        verdict = msgspec.structs.replace(verdict, p_first=p_first, consistent=consistent)
         if not self.ties:
             return verdict
         tie, bad = (ab.tie + ba.tie) / 2, (ab.bad + ba.bad) / 2
         neither = (tie + bad) / 2
-        most = max(p_first - neither, 1.0 - p_first - neither)
-        most -= _ROUNDING
+        most = max(p_first - neither, 1.0 - p_first - neither) - ROUNDING
         outcome = "both_bad" if bad >= max(tie, most) else "tie" if tie >= most else "ok"
         return msgspec.structs.replace(verdict, p_tie=tie, p_bad=bad, outcome=outcome)
 
@@ -161,8 +159,8 @@ class Pairwise(PairComparer):
                     self._counted(replies[1][:enough], ba.rationale),
                 )
                 if self._settled(*readings):
-                    break
-            if 2 * len(replies[0]) >= self.votes or self._settled(*readings):
+                    return readings
+            if 2 * len(replies[0]) >= self.votes:
                 return readings
 
     async def _vote(self, order: _Order, sample: int, context: Context) -> Completion:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlaif.audit.report import Audit, as_json, as_markdown, audited, classes_of, compared, rows, write
+from rlaif.audit.report import Audit, as_json, as_markdown, audited, classes_of, compared, write
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.audit.text import rows
 
 N = 200
 CHANCE = np.random.default_rng(7)
