@@ -594,6 +594,16 @@ async def test_models_in_one_folder_leave_each_others_batches_alone(tmp_path: Pa
 # Waiting
 
 
+async def submitted(backend: BatchBackend, folder: Path) -> None:
+    """All that is waiting; then it looks no more."""
+    settling = asyncio.create_task(backend.settle())
+    async with asyncio.timeout(30):
+        while not jobs(folder) or any(job.state != "submitted" for job in jobs(folder)):
+            await asyncio.sleep(0.01)
+    backend.stop()
+    await settling
+
+
 async def test_it_says_what_it_waits_for_and_stops_at_once(tmp_path: Path) -> None:
     async with batches(tmp_path, looks=10**6, limits={"max_calls": 2}) as (backend, server):
         backend._longest_wait_s = backend._first_wait_s = 60.0
@@ -645,8 +655,7 @@ async def test_a_line_that_is_no_reply_is_asked_again(tmp_path: Path) -> None:
 async def test_a_damaged_record_is_named_and_not_overwritten(tmp_path: Path) -> None:
     async with batches(tmp_path, looks=10**6) as (backend, server):
         await ask(backend, requests(1))
-        asyncio.get_running_loop().call_later(0.3, backend.stop)
-        await backend.settle()
+        await submitted(backend, tmp_path)
         [path] = tmp_path.glob("*.json")
         path.write_text("{")
         later = backend_of(server.url, tmp_path)
@@ -659,8 +668,7 @@ async def test_a_damaged_record_is_named_and_not_overwritten(tmp_path: Path) -> 
 async def test_the_folder_holds_neither_keys_nor_texts(tmp_path: Path) -> None:
     async with batches(tmp_path, looks=10**6, key=KEY) as (backend, _):
         await ask(backend, requests(2))
-        asyncio.get_running_loop().call_later(0.3, backend.stop)
-        await backend.settle()
+        await submitted(backend, tmp_path)
         kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert KEY.encode() not in kept
         assert b"Question" not in kept
