@@ -271,6 +271,6 @@ def export(
         duplicates = content.get("duplicate_prompts", 0)
         # What the last invocation asked and paid is still what it was.
         last = content if "calls" in content else of_invocation({}, "interrupted", 0.0)
-        content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported))
+        content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported), exported.principles)
         write_summary(folder, content)
     return Result(folder.name, folder.path, "done", content, exported.example)

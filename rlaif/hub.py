@@ -54,6 +54,11 @@ def columns(path: str) -> list[str]:
     return names
 
 
+def splits(path: str) -> dict[str, int]:
+    """Every split, whatever one the address names, and how many rows it has; loads the dataset too."""
+    return {name: len(rows) for name, rows in _splits(path).items()}
+
+
 def rows(path: str, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:  # Any: whatever the dataset holds
     """These columns of every row, in the dataset's order; a list of messages is a list of dicts.
 

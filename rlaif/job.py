@@ -29,14 +29,27 @@ from rlaif.runs import (
     check_meaning,
     dataset_counts,
     export_records,
+    read_summary,
     write_settings,
     write_summary,
 )
 from rlaif.source import PromptReader
 from rlaif.stages import Stage
-from rlaif.store import RunFolder, RunLock
-from rlaif.summary import Funnel, funnel_of, of_invocation, of_ledger, of_run
+from rlaif.stages.revise import Revise
+from rlaif.store import RunFolder, RunLock, write_whole
+from rlaif.summary import (
+    Drafts,
+    Funnel,
+    enough_drafts,
+    funnel_of,
+    of_invocation,
+    of_ledger,
+    of_run,
+    refusing,
+    reused,
+)
 from rlaif.templates import Templates
+from rlaif.types import Record
 
 if TYPE_CHECKING:
     from rlaif.distributed import RayRunner
@@ -70,6 +83,9 @@ class Job:
     took_s: float = 0.0  # without the models' start
     at_once: int = 0  # records
     estimate: Estimate | None = None
+    new: bool = True  # this is its first invocation
+    revised: bool = False  # its drafts are
+    warning: str = ""  # what may be a reason to stop before the bill grows
 
     def cost_usd(self, model: str, counts: Tally | Charge) -> float | None:
         """None where the price is not known."""
@@ -143,6 +159,14 @@ def run(
         job.notices.append(f"no templates in '{constitution.language}': every turn around the texts is English")
     now = meaning(settings, stages, constitution, templates)
     check_meaning(folder, now)
+    job.new = not folder.settings.is_file()
+    job.revised = any(isinstance(stage, Revise) for _, stage in stages)
+
+    def begin() -> None:
+        if not dry_run:
+            write_settings(folder, settings, now)
+            write_whole(folder.constitution, constitution.model_dump_json(indent=2).encode())
+
     with contextlib.ExitStack() as held:
         if not dry_run:
             folder.create()
@@ -164,7 +188,7 @@ def run(
                 environment=dict(environment),
                 observer=observer or _unobserved,
                 # Not before the models have answered: a start that fails does not use up the run's name.
-                begin=lambda: None if dry_run else write_settings(folder, settings, now),
+                begin=begin,
             )
         )
         if dry_run:
@@ -251,7 +275,10 @@ async def _records(
                 allow_code=allow_code,
             )
         else:
-            runner = Runner(job.folder, stages, context, window=window, rebuild=rebuild, writing=sending)
+            show_to = _refusals(job) if sending else None
+            runner = Runner(
+                job.folder, stages, context, window=window, rebuild=rebuild, writing=sending, show_to=show_to
+            )
         job.at_once = min(window, sum(lane.most for llm in models.values() for lane in llm.lanes.all))
         job.progress, job.tallies = runner.progress, context.tallies
         prompts = reader if sending else Measured(reader)
@@ -278,6 +305,22 @@ async def _records(
                 await fleet.close()
             await _close(models.values())
     return _ended(budget, runner) if sending else "dry_run"
+
+
+def _refusals(job: Job) -> Callable[[Record], bool]:
+    """Looks at the first drafts there are, and warns once if most of them refuse."""
+    drafts, enough = Drafts(), enough_drafts(job.total)
+
+    def look(record: Record) -> bool:
+        drafts.add(record)
+        if drafts.n < enough:
+            return True
+        if warning := refusing(drafts.n, drafts.refusals, job.revised):
+            job.warning = f"{warning}; Ctrl-C ends the run and keeps what was answered"
+            job.notices.append(job.warning)
+        return False
+
+    return look
 
 
 def _ended(budget: Budget | None, runner: Runner) -> Status:
@@ -421,14 +464,22 @@ def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int
     folder = job.folder
     funnel = funnel_of(folder.records())
     last = _invocation(job, status) | {"ledger": of_ledger(job.ledger, job.cost_usd)}
+    last["reused"] = _reused(job)
     content = last | of_run(funnel, duplicates, None)
     write_summary(folder, content)
     exported = export_records(folder, job.settings, meaning) if funnel.records else None
     if exported is not None:
-        content = last | of_run(funnel, duplicates, dataset_counts(exported))
+        content = last | of_run(funnel, duplicates, dataset_counts(exported), exported.principles)
         write_summary(folder, content)
     example = None if exported is None else exported.example
     return Result(folder.name, folder.path, status, content, example, job.estimate)
+
+
+def _reused(job: Job) -> dict[str, int] | None:
+    """None where it is not known: of records that were not looked at again, only an earlier summary says it."""
+    if job.progress.skipped:
+        return read_summary(job.folder).get("reused")
+    return reused(job.tallies, () if job.new else job.ledger)
 
 
 def _invocation(job: Job, status: Status) -> dict[str, Any]:

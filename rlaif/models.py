@@ -131,7 +131,8 @@ def display_name(spec: ModelSpec) -> str:
         path = Path(spec.model)
         name = path.stem if path.suffix == ".gguf" else path.name
         return (name or EMBEDDED) + (f"+{Path(spec.lora).name}" if spec.lora else "")
-    return spec.model or spec.provider
+    folder = spec.model.startswith("/")  # vLLM's server calls a model by the folder that it was given
+    return (Path(spec.model).name if folder else spec.model) or spec.provider
 
 
 def _warn_of_new_identity(llm: LLM) -> None:

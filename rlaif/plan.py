@@ -8,22 +8,29 @@ from rlaif.backends import FALLBACK
 from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
-from rlaif.export.settings import ExportSettings, Strategy
+from rlaif.export.settings import CHOICE, ExportSettings, Strategy
+from rlaif.hygiene.clean import Cleaner
 from rlaif.panel import weight_of
 from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
 from rlaif.stages.judge import Judge
 
 # Strategy -> what it can be made from (any of it; of the sides both), and how to come by it.
+_ALL = "verdicts: add a 'judge' stage with comparisons: [all]"
 _NEEDS: dict[Strategy, tuple[set[Evidence], str]] = {
-    "best_vs_worst": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
-    "best_vs_random": ({"all", "scores"}, "verdicts: add a 'judge' stage with comparisons: [all], or a 'rate' stage"),
+    "best_vs_worst": ({"all", "scores"}, f"{_ALL}, or a 'rate' stage"),
+    "best_vs_random": ({"all", "scores"}, f"{_ALL}, or a 'rate' stage"),
+    "mean_minus_2sd": ({"all", "scores"}, f"{_ALL}, or a 'rate' stage"),
+    "above_margin": ({"all", "revisions", "scores"}, f"{_ALL}, or a 'rate' stage"),
+    "closure": ({"all"}, _ALL),
     "revision_vs_original": ({"revisions"}, "verdicts: add a 'judge' stage with comparisons: [revisions]"),
     "strong_vs_weak": (
         {"strong", "weak"},
         "two sides: add a 'contrast' stage, or 'sample' stages with side: strong and side: weak",
     ),
 }
+# They take what was judged, whatever came after it; the others compare all there is.
+_PARTIAL: tuple[Strategy, ...] = ("above_margin", "closure", "strong_vs_weak")
 
 _WHERE = "(in a new run, if this one has begun)"
 _OR_ELSE = f" {_WHERE}, or set export.pairs=[]"
@@ -39,10 +46,32 @@ def check_export(export: ExportSettings, stages: Sequence[tuple[str, Stage]]) ->
         enough, how = _NEEDS[strategy]
         if not enough & evidence or (strategy == "strong_vs_weak" and not enough <= evidence):
             raise ConfigError(f"export.pairs: '{strategy}' needs {how}{_OR_ELSE}")
-        if strategy != "strong_vs_weak":
+        if strategy not in _PARTIAL:
             _check_order(strategy, enough, stages)
     if export.quality_floor is not None and "scores" not in evidence:
         raise ConfigError(f"export.quality_floor needs scores: add a 'rate' stage {_WHERE}, or leave it out")
+    _check_choice(export, evidence, asked_roles(stages))
+
+
+def _check_choice(export: ExportSettings, evidence: Set[Evidence], roles: Sequence[str]) -> None:
+    """What chooses among the pairs."""
+    given = [name for name in CHOICE if getattr(export, name) not in (None, "drop")]
+    if given and not export.pairs:
+        raise ConfigError(f"export.{given[0]} is about pairs, and export.pairs=[] makes none: leave it out")
+    if export.ties == "soft":
+        if not evidence & {"all", "revisions"}:
+            raise ConfigError(f"export.ties=soft needs verdicts: add a 'judge' stage {_WHERE}, or say ties=drop")
+        if "preference_soft" not in export.configs:
+            raise ConfigError("export.ties=soft writes `preference_soft`: name it in export.configs, or say ties=drop")
+    if export.clean is not None:
+        Cleaner(export.clean)  # raises for test items, or a model, that are not there
+    if export.min_on_policy is not None and export.policy is None and "policy" not in roles:
+        raise ConfigError(
+            "export.min_on_policy: no stage asks a model of the role 'policy'; name the model whose responses are on "
+            "policy, as in the column chosen_model: export.policy=NAME"
+        )
+    if export.policy is not None and export.min_on_policy is None:
+        raise ConfigError("export.policy says whose responses are on policy for export.min_on_policy: give that too")
 
 
 def _check_order(strategy: Strategy, enough: Set[Evidence], stages: Sequence[tuple[str, Stage]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -51,6 +51,7 @@ class Runner:
         window: records under way at once.
         rebuild: make these finished parts anew; True for all.
         writing: False in a dry run, which writes no part.
+        show_to: is shown each record with responses after each stage, until it has seen enough and gives False.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Runner:
         window: int = 256,
         rebuild: bool | frozenset[int] = False,
         writing: bool = True,
+        show_to: Callable[[Record], bool] | None = None,
     ) -> None:
         self.progress = Progress()
         self._folder = folder
@@ -76,6 +78,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
         self._writing = writing
+        self._show_to = show_to
         self.stopping = False
 
     async def run(self, prompts: Iterable[Record]) -> None:
@@ -187,6 +190,8 @@ class Runner:
                 record = record.ended("failed", failure.reason, name).having(detail=str(failure))
             finally:
                 progress.in_stage[name] -= 1
+            if self._show_to is not None and record.responses and not self._show_to(record):
+                self._show_to = None
             progress.through_stage[name] += 1
             part.through_stage[name] += 1
             if record.outcome is not None:

@@ -14,7 +14,6 @@ import yaml
 from rlaif.config import Settings, changed, differences
 from rlaif.documents import Document, load
 from rlaif.errors import ConfigError
-from rlaif.models import display_name
 from rlaif.store import RunFolder, write_whole
 from rlaif.version import __version__
 
@@ -97,26 +96,19 @@ def write_summary(folder: RunFolder, content: dict[str, Any]) -> None:
 
 def export_records(folder: RunFolder, settings: Settings, meaning: dict[str, Any]) -> ExportSummary:
     """The run's datasets, made anew from its parts. What the card says of the constitution is what was used."""
-    from rlaif.export import About, export_dataset
+    from rlaif.about import about_run
+    from rlaif.export import export_dataset
 
-    constitution = meaning["constitution"]
-    about = About(
-        run=folder.name,
-        constitution_name=constitution["name"],
-        constitution_version=constitution["version"],
-        licence=constitution["licence"],
-        language=constitution["language"],
-        models={role: display_name(settings.models[role]) for role in meaning["models"]},
-        prompts=meaning["prompts"]["file"],
-        pipeline=settings.name,
-        stages=tuple(entry.kind for entry in settings.stages),
-    )
+    about = about_run(folder, settings, meaning, read_summary(folder))
     return export_dataset(folder.records, folder.dataset, settings.export, about=about, audit=folder.audit)
 
 
 def dataset_counts(exported: ExportSummary) -> dict[str, Any]:
     return {
         "pairs": exported.pairs,
+        "ties": exported.ties,
         "no_pair": dict(exported.no_pair),
+        "left_out": dict(exported.left_out),
+        "left_out_examples": {why: [one.id for one in some] for why, some in exported.left_out_examples.items()},
         "rows": {config: dict(splits) for config, splits in exported.rows.items()},
     }

@@ -42,6 +42,7 @@ class RunFolder:
         self.name = name
         self.parts = self.path / "parts"
         self.settings = self.path / "run.yaml"
+        self.constitution = self.path / "constitution.json"  # a copy: the user's file may change
         self.summary = self.path / "summary.json"
         self.dataset = self.path / "dataset"
         self.audit = self.path / "audit"  # of its judges; a part of every dataset it exports

@@ -1,15 +1,17 @@
-"""What a run came to: the attrition funnel from its parts, and the calls of the last invocation."""
+"""What a run came to: the attrition funnel from its parts, drafts that refuse, the calls of the last invocation."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any  # plain JSON
 
+from rlaif.hygiene.refusal import is_refusal
 from rlaif.journal import Charge
 from rlaif.llm import Tally
-from rlaif.types import Record
+from rlaif.types import REFUSALS, Record
 
 # (model, what it was asked) -> US dollars; None where they are not known.
 Cost = Callable[[str, Tally | Charge], float | None]
@@ -17,6 +19,59 @@ Cost = Callable[[str, Tally | Charge], float | None]
 
 # Failed records that summary.json names; `rlaif show RUN --outcome failed` names all.
 LISTED = 100
+# First drafts that are looked at in a large run, at most: a refusal takes 0.1 ms to see.
+_LOOKED_AT = 2048
+# Before a share of refusals means something, and before the run has cost much.
+_FEWEST, _EARLY = 16, 32
+
+
+@dataclass(slots=True)
+class Drafts:
+    """How many records' first drafts refuse; of more than `_LOOKED_AT` those with the lowest numbers by their ids."""
+
+    _refuses: dict[bytes, bool] = field(default_factory=dict)  # by the record's number
+    _below: bytes = b"\xff" * 9
+
+    def add(self, record: Record) -> None:
+        """A record may come again, as far as it has got, and counts once."""
+        number = blake2b(record.id.encode(), digest_size=8).digest()
+        if number >= self._below or number in self._refuses:
+            return
+        for response in record.responses:
+            if response.revises is None and response.side != "weak":
+                self._refuses[number] = response.finish_reason in REFUSALS or is_refusal(response.text)
+                break
+        if len(self._refuses) > _LOOKED_AT:
+            kept = sorted(self._refuses)[: _LOOKED_AT // 2]
+            self._below = kept[-1] + b"\0"
+            self._refuses = {number: self._refuses[number] for number in kept}
+
+    @property
+    def n(self) -> int:
+        return len(self._refuses)
+
+    @property
+    def refusals(self) -> int:
+        return sum(self._refuses.values())
+
+    def plain(self) -> dict[str, int]:
+        return {"n": self.n, "refusals": self.refusals}
+
+
+def enough_drafts(records: int | None) -> int:
+    """So many of a run's first drafts tell whether its policy refuses; None: it is not known how many there are."""
+    return _EARLY if records is None else min(_EARLY, max(_FEWEST, records // 10))
+
+
+def refusing(n: int, refusals: int, revised: bool) -> str | None:
+    """What to say of so many first drafts, if most of them refuse; `revised`: they are what is to be revised."""
+    if n < _FEWEST or 2 * refusals < n:
+        return None
+    little = "there is little to revise" if revised else "two refusals are no pair to learn from"
+    return (
+        f"{refusals:,} of {n:,} first drafts refuse already: {little}. Use a policy that answers (a base model, or "
+        "one tuned to be helpful only), or prompts that it does not refuse"
+    )
 
 
 @dataclass(slots=True)
@@ -33,7 +88,7 @@ class Funnel:
     revisions: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)  # by outcome
     scores: Counter[str] = field(default_factory=Counter)  # ok, unparsed
-    principles: Counter[str] = field(default_factory=Counter)  # drawn for revisions and verdicts
+    drafts: Drafts = field(default_factory=Drafts)
 
     def add(self, record: Record) -> None:
         self.records += 1
@@ -50,13 +105,11 @@ class Funnel:
             self.responses_dropped[drop.reason] += 1
         for response in record.responses:
             self.revisions += response.revises is not None
-            if response.principle:
-                self.principles[response.principle] += 1
         for verdict in record.verdicts:
             self.verdicts[verdict.outcome] += 1
-            self.principles[verdict.principle] += 1
         for score in record.scores:
             self.scores["unparsed" if score.value is None else "ok"] += 1
+        self.drafts.add(record)
 
 
 def funnel_of(records: Iterable[Record]) -> Funnel:
@@ -66,9 +119,17 @@ def funnel_of(records: Iterable[Record]) -> Funnel:
     return funnel
 
 
-def of_run(funnel: Funnel, duplicates: int, dataset: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The part of summary.json that is about the whole run; `dataset` are its counts, as plain JSON."""
-    counts = {name: getattr(funnel, name) for name in Funnel.__dataclass_fields__}
+def of_run(
+    funnel: Funnel,
+    duplicates: int,
+    dataset: Mapping[str, Any] | None,
+    principles: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The part of summary.json that is about the whole run; `dataset` are its counts, as plain JSON.
+
+    `principles` are dataclasses by id: what the export counted of each.
+    """
+    counts = {name: getattr(funnel, name) for name in Funnel.__dataclass_fields__ if name != "drafts"}
     plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in counts.items()}
     return {
         "records": plain.pop("records"),
@@ -76,6 +137,8 @@ def of_run(funnel: Funnel, duplicates: int, dataset: Mapping[str, Any] | None) -
         "duplicate_prompts": duplicates,
         "failures": plain.pop("failures"),
         "funnel": plain,
+        "drafts": funnel.drafts.plain(),
+        "principles": {name: asdict(stats) for name, stats in (principles or {}).items()},
         "dataset": dataset,
     }
 
@@ -101,6 +164,22 @@ def of_invocation(
             for (stage, model), tally in sorted(tallies.items())
         ],
     }
+
+
+def reused(tallies: Mapping[tuple[str, str], Tally], whole: Iterable[Charge] = ()) -> dict[str, int]:
+    """Of the answers that a run's records needed, those that earlier runs had paid for.
+
+    `tallies` are of an invocation that went through all of the records; `whole` is the ledger of the run, if it is not
+    the first one: what the run itself has asked for before is in the journal too.
+    """
+    own = [(tally, tally.sent - tally.retried - tally.failed) for key, tally in tallies.items() if _of_records(key[0])]
+    answered, found = sum(answers for _, answers in own), sum(tally.from_journal for tally, _ in own)
+    before = sum(charge.sent - charge.failed for charge in whole if _of_records(charge.stage)) - answered
+    return {"answers": max(0, found - max(0, before)), "of": answered + found}
+
+
+def _of_records(stage: str) -> bool:
+    return stage not in ("preflight", "probe")
 
 
 def of_ledger(charges: Iterable[Charge], cost: Cost) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
@@ -96,8 +96,14 @@ class Templates:
         )
         self._environment.filters["fenced"] = fenced
         digest = blake2b(digest_size=8)
+        self.texts: dict[str, str] = {}  # of each template's file, and of those that it includes after it
+
+        def read(name: str, source: bytes) -> None:
+            digest.update(source)
+            self.texts[name] = "\n".join(filter(None, [self.texts.get(name), source.decode().rstrip("\0\n")]))
+
         self._turns = {
-            name: self._parse((self._file(name),), allowed, digest.update) for name, allowed in VARIABLES.items()
+            name: self._parse((self._file(name),), allowed, partial(read, name)) for name, allowed in VARIABLES.items()
         }
         self.fingerprint = digest.hexdigest()
         both = [(name, few_shot) for name in self._turns for few_shot in (True, False)]

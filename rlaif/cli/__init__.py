@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif.cli import files, generate, judge, label, show
+from rlaif.cli import clean, constitution, diff, files, generate, importing, judge, label, lint, push, show
 from rlaif.cli.text import harmless
 from rlaif.errors import ConfigError, ProviderError, RlaifError
 from rlaif.version import __version__
@@ -41,11 +41,16 @@ app.command("retry")(generate.retry)
 app.command("export")(generate.export)
 app.command("label")(label.label)
 app.command("show")(show.show)
+app.command("diff")(diff.diff)
+app.command("lint")(lint.lint)
+app.command("clean")(clean.clean)
+app.command("import")(importing.import_)
+app.command("push")(push.push)
 app.command("list")(files.list_all)
 app.command("copy")(files.copy)
 app.command("convert")(files.convert)
 app.add_typer(judge.judge, name="judge")
-app.add_typer(files.constitution, name="constitution")
+app.add_typer(constitution.constitution, name="constitution")
 app.add_typer(files.journal, name="journal")
 
 

@@ -15,6 +15,7 @@ from rlaif.cli.estimate import show_estimate
 from rlaif.cli.text import said
 from rlaif.job import Result
 from rlaif.prices import dollars
+from rlaif.summary import refusing
 
 if TYPE_CHECKING:
     from rlaif.export import Example
@@ -39,6 +40,8 @@ def show_ending(result: Result, *, asked: bool = True) -> None:
             f"calls: {calls['sent']:,} sent, {calls['from_journal']:,} from the journal, {calls['failed']:,} failed; "
             f"{result.summary['wall_s']:.1f} s"
         )
+        if (reused := result.summary.get("reused")) and reused["answers"]:
+            console.print(f"reused {reused['answers']:,} of {reused['of']:,} answers from earlier runs")
         if cost := _cost(result.summary):
             console.print(cost)
     if result.summary["dataset"] is not None:
@@ -53,6 +56,8 @@ def _show_what_next(console: Console, result: Result) -> None:
     run = result.run if runs_dir == Path("runs") else f"{result.run} --runs-dir {runs_dir}"
     if result.summary["records"]:
         _print_whole(console, f"look at records: rlaif show {run}")
+    if result.summary["records"]:
+        _show_refusals(console, result)
     if result.estimate is not None:
         if result.estimate.records:
             console.print(f"by these, what {result.estimate.records:,} other records will take, and 95% ranges:")
@@ -70,6 +75,15 @@ def _show_what_next(console: Console, result: Result) -> None:
         _show_failures(console, result, run)
         records = "1 record" if result.failed == 1 else f"{result.failed:,} records"
         _print_whole(console, f"{records} failed; ask again for what is missing: rlaif retry {run}", "red")
+
+
+def _show_refusals(console: Console, result: Result) -> None:
+    """Of the first drafts: always before the bill grows, later only if they are most."""
+    n, refusals = result.summary["drafts"]["n"], result.summary["drafts"]["refusals"]
+    if warning := refusing(n, refusals, bool(result.summary["funnel"]["revisions"])):
+        console.print(f"{warning}.", style="yellow")
+    elif result.estimate is not None:
+        console.print(f"{refusals:,} of {n:,} first drafts refuse")
 
 
 def _show_failures(console: Console, result: Result, run: str) -> None:
@@ -92,6 +106,12 @@ def _show_dry_run(console: Console, result: Result) -> None:
         return
     console.print("dry run: nothing was sent. Still to be asked, at most:")
     show_estimate(console, estimate)
+    if known:
+        most = known + estimate.calls
+        console.print(
+            f"Of these {most:,} answers at least {known:,} are in the journal already; a record is looked at as far as "
+            "its first new question."
+        )
     console.print("Guessed from the lengths of prompts and limits; --estimate 20 measures it.")
 
 

@@ -1,4 +1,4 @@
-"""`rlaif list`, `copy`, `constitution`, `journal`: what ships with rlaif, and what it keeps."""
+"""`rlaif list`, `copy`, `convert`, `journal`: what ships with rlaif, and what it keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 if TYPE_CHECKING:
     from rlaif.journal import Journal
 
-constitution = typer.Typer(help="Check and read constitutions.", no_args_is_help=True, rich_markup_mode=None)
 journal = typer.Typer(
     help="The journal of answered calls: its size, and what to forget.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -75,34 +74,6 @@ def copy(
     from rlaif import resources
 
     typer.echo(resources.copy(name, to_folder=to))
-
-
-@constitution.command("check")
-def check(file: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
-    """Say whether a constitution is valid; if not, in which lines it is wrong."""
-    from rlaif.constitution import load_constitution
-
-    loaded = load_constitution(file)
-    typer.echo(f"{file}: valid; '{loaded.name}' {loaded.version}, {len(loaded.principles)} principles")
-
-
-@constitution.command("show")
-def show(name: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
-    """Print a constitution: each principle with its weight and texts."""
-    from rich.console import Console
-
-    from rlaif.cli.text import said
-    from rlaif.constitution import load_constitution
-
-    loaded = load_constitution(name)
-    console = Console()
-    console.print(said(f"{loaded.name} {loaded.version} ({loaded.licence}): {loaded.description}", "bold"))
-    for principle in loaded.principles:
-        tags = f" [{', '.join(principle.tags)}]" if principle.tags else ""
-        console.print(said(f"\n{principle.id}, weight {principle.weight:g}{tags}", "bold"))
-        for label in ("critique", "revision", "judge"):
-            if text := getattr(principle, label):
-                console.print(said(f"  {label}: {text}"))
 
 
 @journal.command("size")

@@ -72,6 +72,8 @@ def heading(job: Job) -> str:
 
 def show_notices(console: Console, job: Job) -> None:
     for notice in job.notices:
+        if notice == job.warning:  # is above, in the table
+            continue
         console.print(said(f"note: {notice}"), soft_wrap=not console.is_terminal)
 
 
@@ -114,6 +116,8 @@ def table(job: Job) -> RenderableType:
         f"{done:,}/{job.total:,} records" if job.total is not None else f"{done:,} records",
     )
     waits = [said(waiting, "yellow") for llm in job.asked for waiting in llm.waits_for]
+    if job.warning:
+        waits.append(said(job.warning, "bold yellow"))
     return Group(rows, bar, *waits, Text(f"{_rate(job, total)}, {_eta(job, total)}{_cost(job)}"))
 
 

@@ -1,4 +1,4 @@
-"""`rlaif show RUN [ID]`: a run's records in a list, or one of them as a page."""
+"""`rlaif show RUN [ID]`: a run's records in a list, or one of them with all that a row of its dataset came from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from rlaif.export.provenance import Made
+    from rlaif.store import RunFolder
     from rlaif.types import Record, Response, Score, Verdict
 
 Outcome = Literal["ok", "dropped", "failed"]
@@ -25,22 +27,33 @@ def show(
     runs_dir: Annotated[Path, RUNS_DIR] = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="How many records the list shows.")] = 20,
     outcome: Annotated[Outcome | None, typer.Option(help="List only the records that ended so.")] = None,
+    replies: Annotated[bool, typer.Option("--replies", help="Show what the judges said in full.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The record and its pairs as JSON; a list by lines.")] = False,
 ) -> None:
-    """Read what a run made: the list of its records, or one record as a page."""
+    """Read what a run made: the list of its records, or one record as a page.
+
+    The `id` of a row in any of the run's datasets is its record's: the page says which pairs were made of the record,
+    by which verdicts, and what the judges replied; or why there is none.
+    """
     from itertools import islice
 
     from rich.console import Console
 
+    from rlaif.cli.pairs import show_pairs
     from rlaif.errors import ConfigError
     from rlaif.runs import existing_run
 
     folder = existing_run(runs_dir, run)
     console = Console()
     if record_id is None:
+        wanted = (record for record in folder.records() if outcome in (None, record.outcome))
+        if as_json:
+            for record in islice(wanted, limit):
+                typer.echo(_json(record))
+            return
         if outcome is not None and not any(record.outcome == outcome for record in folder.records()):
             console.print(f"no record of run '{run}' ended as {outcome}")
             return
-        wanted = (record for record in folder.records() if outcome in (None, record.outcome))
         shown = list(islice(wanted, limit))
         _list(console, shown, run, len(shown) + sum(1 for _ in wanted))
         return
@@ -50,7 +63,33 @@ def show(
     if len(found) > 1:
         both = " and ".join(record.id for record in found)
         raise ConfigError(f"'{record_id}' begins the id of several records ({both} ...); give more of it")
-    _page(console, found[0])
+    made = _made(folder, found[0])
+    if as_json:
+        typer.echo(_json(found[0], made))
+        return
+    _page(console, found[0], replies)
+    show_pairs(console, made)
+
+
+def _made(folder: RunFolder, record: Record) -> Made:
+    """By the settings of the last export, which the dataset has with it; else by the run's own."""
+    from rlaif.export.provenance import exported_with, floor_of, made_of
+    from rlaif.runs import settings_of
+
+    settings = exported_with(folder.dataset) or settings_of(folder).export
+    return made_of(record, settings, floor_of(folder.records, settings.quality_floor), folder.dataset)
+
+
+def _json(record: Record, made: Made | None = None) -> str:
+    """All in ASCII: it may be printed to a terminal."""
+    import json
+
+    import msgspec
+
+    content = msgspec.to_builtins(record)
+    if made is None:
+        return json.dumps(content)
+    return json.dumps({"record": content, **made.plain()}, indent=2)
 
 
 # Narrower terminals show less: a prompt should be readable, and an id that is cut cannot be copied.
@@ -85,7 +124,7 @@ def _list(console: Console, records: list[Record], run: str, total: int) -> None
     console.print(said(f"{len(records):,} of {total:,} records; read one with: rlaif show {run} ID"))
 
 
-def _page(console: Console, record: Record) -> None:
+def _page(console: Console, record: Record, replies: bool) -> None:
     from rich.rule import Rule
 
     from rlaif.cli.text import said
@@ -102,6 +141,8 @@ def _page(console: Console, record: Record) -> None:
         reason = f", dropped: {dropped[index]}" if index in dropped else ""
         console.print()
         console.print(Rule(said(f"response {index}: {kind}, {response.model}{reason}"), align="left", style="dim"))
+        if replies and response.reasoning:
+            console.print(said(f"reasoning: {response.reasoning}\n", "dim"))
         if response.critique:
             console.print(said(f"critique: {response.critique}\n", "italic"))
         if response.revises is None:
@@ -109,18 +150,50 @@ def _page(console: Console, record: Record) -> None:
         else:
             before = record.responses[response.revises].text
             console.print(word_diff(before, response.text, coloured=console.color_system is not None))
+    _judgements(console, record, replies)
+
+
+def _judgements(console: Console, record: Record, replies: bool) -> None:
+    from rich.rule import Rule
+
+    from rlaif.cli.text import said
+
     if record.verdicts:
         console.print()
         console.print(Rule(said("verdicts"), align="left", style="dim"))
-    for verdict in record.verdicts:
-        console.print(said(_verdict(verdict)))
+    for index, verdict in enumerate(record.verdicts):
+        console.print(said(f"verdict {index}: {_verdict(verdict)}"))
         if verdict.rationale:
             console.print(said(verdict.rationale, "italic"))
+        _replies(console, verdict.replies, replies)
     if record.scores:
         console.print()
         console.print(Rule(said("scores, from -1 (a rating of 1) to 1 (a rating of 9)"), align="left", style="dim"))
     for index in dict.fromkeys(score.response for score in record.scores):
         console.print(said(_scores([score for score in record.scores if score.response == index])))
+    for score in record.scores if replies else ():
+        console.print(said(f"response {score.response} by {score.principle} ({score.judge})"))
+        _replies(console, score.replies, replies)
+
+
+def _replies(console: Console, texts: Sequence[str], whole: bool) -> None:
+    """In the order asked: the beginnings of the first few in a line, or all of them whole."""
+    from rlaif.cli.text import said
+
+    if whole:
+        for text in texts:
+            console.print(said(f"  reply: {text}", "dim"))
+    elif texts:
+        more = f" and {len(texts) - _REPLIES} more" if len(texts) > _REPLIES else ""
+        shown = ", ".join(map(_begins, texts[:_REPLIES]))
+        console.print(said(f"  replies: {shown}{more}", "dim"))
+
+
+_REPLIES, _CHARACTERS = 6, 40
+
+
+def _begins(text: str) -> str:
+    return repr(text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}...")
 
 
 def _kind(response: Response) -> str:
@@ -146,7 +219,7 @@ def _verdict(verdict: Verdict) -> str:
     between = f"{verdict.first} against {verdict.second} by {verdict.principle} ({verdict.judge}): "
     p = verdict.p_first
     if p is None or verdict.p_ab is None or verdict.p_ba is None:
-        return f"{between}no vote, {verdict.outcome}; replies {list(verdict.replies)}"
+        return f"{between}no vote, {verdict.outcome}"
     result = "a tie" if p == 0.5 else f"{verdict.first if p > 0.5 else verdict.second} wins"
     agreed = "both orders agree" if verdict.consistent else "the orders disagree"
     return (

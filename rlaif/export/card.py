@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import yaml
 
+from rlaif.export.figures import counts, judges, pairs
+from rlaif.export.markup import code as code  # the audit's reports have it from here
+from rlaif.export.mix import Mix
+from rlaif.export.origin import About as About
+from rlaif.export.origin import made_by, origin, spent
 from rlaif.export.recipes import recipe_name
-from rlaif.export.settings import Config, ExportSettings, Strategy
-from rlaif.export.tally import ExportSummary, JudgeStats
-from rlaif.statistics import wilson
-from rlaif.version import __version__
+from rlaif.export.settings import Config, ExportSettings
+from rlaif.export.tally import ExportSummary
 
 MARKER = "<!-- written by `rlaif export`; the next export replaces this folder -->"
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the card says that the records don't. It may be published: no keys, no local paths.
-
-    `licence` is the data's, as an SPDX id; `models` maps role to name; `stages` are in order.
-    """
-
-    run: str
-    constitution_name: str
-    constitution_version: str
-    licence: str | None = None
-    language: str | None = None
-    models: Mapping[str, str] = field(default_factory=dict)
-    prompts: str = ""
-    pipeline: str = ""
-    stages: tuple[str, ...] = ()
+def documents(
+    summary: ExportSummary,
+    settings: ExportSettings,
+    about: About,
+    content: Mapping[Config, str],
+    audit: str | None = None,
+    mix: Mix | None = None,
+) -> dict[str, str]:
+    """The card, and beside it what the data can be made from again, by file name."""
+    counted = dict(about.counted)
+    if counted:
+        dataset = {"pairs": summary.pairs, "ties": summary.ties, "left_out": dict(summary.left_out)}
+        rows = {config: dict(splits) for config, splits in summary.rows.items()}
+        counted["dataset"] = dataset | {"no_pair": dict(summary.no_pair), "rows": rows}
+    texts = {
+        "README.md": card(summary, settings, about, content, audit, mix),
+        "constitution.yaml": about.constitution,
+        "pipeline.yaml": about.settings,
+        "summary.json": json.dumps(counted, indent=2) if counted else "",
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def card(
@@ -40,16 +49,27 @@ def card(
     about: About,
     content: Mapping[Config, str],
     audit: str | None = None,
+    mix: Mix | None = None,
 ) -> str:
-    """No text of a model is in it: a card is markup.
+    """No text of a model is in it: a card is markup. What users wrote stands in code and cannot leave it.
 
-    `content` names what is in each dataset, `audit` is the section of an audit of the judges.
+    `content` names what is in each dataset, `audit` is the section of an audit of the judges, `mix` tells of the pairs.
     """
     front = yaml.safe_dump(_front_matter(summary, about, content), sort_keys=False, allow_unicode=True)
-    sections = [_origin(about), _use(summary), _counts(summary, settings), _judges(summary), _LIMITS]
-    if audit:
-        sections.insert(-1, audit)
-    return f"---\n{front}---\n{MARKER}\n\n# {code(about.run)}: data from AI feedback\n\n" + "\n".join(sections)
+    sections = [
+        origin(about),
+        _use(summary),
+        made_by(about, summary),
+        counts(summary, about.counted.get("funnel", {}), about.counted.get("duplicate_prompts", 0)),
+        pairs(summary, settings, mix or Mix()),
+        judges(summary),
+        audit or "",
+        _provenance(about),
+        LIMITS,
+        spent(about),
+    ]
+    body = "\n".join(section for section in sections if section)
+    return f"---\n{front}---\n{MARKER}\n\n# {code(about.run)}: data from AI feedback\n\n{body}"
 
 
 def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config, str]) -> dict[str, object]:
@@ -62,26 +82,40 @@ def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config,
         }
         for config, splits in summary.rows.items()
     ]
-    known = {"language": [about.language] if about.language else None, "license": (about.licence or "").lower()}
+    language = re.split("[-_]", about.language or "")[0].lower()
+    known: dict[str, object] = {
+        "pretty_name": " ".join(re.sub(r"[^\w.+ -]", " ", about.run).split()),
+        "language": [language] if re.fullmatch("[a-z]{2,3}", language) else None,
+        **_licence(about.licence),
+        "task_categories": ["text-generation"],
+        "size_categories": [_size(max((sum(splits.values()) for splits in summary.rows.values()), default=0))],
+    }
     tags = ["rlaif", "constitutional-ai", "preference", "trl", "synthetic"]
     return {**{key: value for key, value in known.items() if value}, "tags": tags, "configs": configs}
 
 
-def _origin(about: About) -> str:
-    named = {**about.models, "prompts": about.prompts, "pipeline": about.pipeline, "licence": about.licence or ""}
-    constitution = f"{code(about.constitution_name)}, version {code(about.constitution_version)}"
-    asked = not {"revise", "contrast", "judge", "rate", "code"}.isdisjoint(about.stages)
-    given = {"sample", "contrast", "code"}.isdisjoint(about.stages)
-    made = "came with the prompts" if given else "were sampled from language models"
-    done = f"{'were ' if given else ''}revised, rated or compared by language models under a written constitution"
-    how = f" and {done}" if asked else ""
-    lines = [
-        f"Responses {made}{how}, as the stages say. No human rated them here. Made with rlaif {__version__}.\n",
-        *([f"- constitution: {constitution}"] if asked else []),
-        *[f"- {what}: {code(name)}" for what, name in named.items() if name],
-        f"- stages: {' → '.join(map(code, about.stages))}",
-    ]
-    return "\n".join(lines) + "\n"
+def _licence(licence: str | None) -> dict[str, object]:
+    """As the hub knows it; one that it does not know by its own name."""
+    if not licence:
+        return {}
+    known = licence.lower()
+    if _LICENCES.fullmatch(known):
+        return {"license": known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "other"}
+
+
+# Of the hub's list those that data and texts come under.
+_LICENCES = re.compile(
+    r"apache-2\.0|mit|cc0-1\.0|cc-by(?:-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-nd-4\.0|odc-by|odbl|pddl|c-uda"
+    r"|cdla-(?:permissive-[12]|sharing-1)\.0|bsd-[23]-clause|[al]?gpl-3\.0|mpl-2\.0|unlicense|openrail|other|unknown"
+)
+
+
+def _size(rows: int) -> str:
+    """The hub's name for so many rows."""
+    edges = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]
+    place = len(str(rows)) - 3 if rows >= 1000 else 0
+    return "n<1K" if not place else f"{edges[place - 1]}<n<{edges[place]}"
 
 
 def _use(summary: ExportSummary) -> str:
@@ -89,89 +123,35 @@ def _use(summary: ExportSummary) -> str:
         return "## Use\n\nNo rows were written; the counts below say why.\n"
     configs = "\n".join(f"- `{config}`: {_CONFIGS[config]}" for config in summary.rows)
     load = f'```python\nimport datasets\n\ndatasets.load_dataset("FOLDER", "{next(iter(summary.rows))}")\n```\n'
+    folder = "FOLDER is this folder, or `OWNER/NAME` on the hub; a row's columns are those that TRL reads.\n"
     recipes = [recipe for config in summary.rows if (recipe := recipe_name(config))]
     commands = [f"trl {recipe.removeprefix('trl-').removesuffix('.yaml')} --config {recipe}" for recipe in recipes]
     train = "\n```sh\n" + "\n".join(["cd FOLDER", *commands]) + "\n```\n" if recipes else ""
-    return f"## Use\n\n{configs}\n\n{load}{train}"
+    return f"## Use\n\n{configs}\n\n{load}\n{folder}{train}"
 
 
-def _counts(summary: ExportSummary, settings: ExportSettings) -> str:
-    rows = [("rows", f"{config} {split}", n) for config, splits in summary.rows.items() for split, n in splits.items()]
-    rows += [("records", outcome, n) for outcome, n in summary.outcomes.items()]
-    rows += [("pairs", strategy, n) for strategy, n in summary.strategies.items()]
-    rows += [("no pair", reason, n) for reason, n in summary.no_pair.items()]
-    table = "\n".join(f"| {what} | {code(name)} | {n:,} |" for what, name, n in rows)
-    lengths = (
-        f"The chosen response is the longer one in {summary.longer_chosen:.0%} of {summary.pairs:,} pairs"
-        f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters chosen, "
-        f"{summary.rejected_chars:.0f} rejected.\n"
-    )
-    return f"## Counts\n\n| | | |\n|---|---|---:|\n{table}\n\n{_rules(summary, settings)}" + (
-        lengths if summary.pairs else ""
+def _provenance(about: About) -> str:
+    return (
+        "## Provenance\n\nThe `id` of a row is that of its prompt's record, in all configurations. "
+        f"`rlaif show {_word(about.run)} ID`, where the run is, shows what the row came from: the responses, by which "
+        "principle each was revised, every verdict with its judge, principle and raw replies, and why there is no pair "
+        "where there is none.\n"
     )
 
 
-def _rules(summary: ExportSummary, settings: ExportSettings) -> str:
-    rules = ["Splits are by prompt."]
-    if settings.min_margin:
-        rules.append(f"A pair needs a margin >= {settings.min_margin}, unless nobody judged it.")
-    if summary.judges:
-        rules += [f"A `{strategy}` pair by verdicts needs {_needs(strategy, settings)}." for strategy in settings.pairs]
-    if any(strategy.endswith("by side") for strategy in summary.strategies):
-        rules.append(
-            "In pairs by side nobody compared the two: chosen is of the model, or of the prompt, that was meant to be "
-            "better; after `contrast` the rejected one was asked to go against a principle."
-        )
-    return " ".join(rules) + "\n"
-
-
-def _needs(strategy: Strategy, settings: ExportSettings) -> str:
-    if strategy == "strong_vs_weak":
-        return "p >= 0.5 (either order may disagree)"
-    both = settings.require_consistent or strategy == "revision_vs_original"
-    return f"p >= {settings.min_p} ({'the same winner in both orders' if both else 'either order may disagree'})"
-
-
-def _judges(summary: ExportSummary) -> str:
-    parts = ["## Judges"]
-    if summary.judges:
-        head = (
-            "| judge | verdicts | unusable | same winner in both orders | position bias |\n|---|---:|---:|---:|---:|\n"
-        )
-        parts.append(head + "\n".join(_judge(name, stats) for name, stats in summary.judges.items()))
-        parts.append("Position bias is P(the response shown first wins) - 0.5; intervals are 95%.")
-    else:
-        parts.append("No two responses were compared.")
-    for name, (asked, none) in summary.raters.items():
-        parts.append(f"{code(name)} rated single responses {asked:,} times; {none:,} ratings were unusable.")
-    return "\n\n".join(parts) + "\n"
-
-
-def _judge(name: str, stats: JudgeStats) -> str:
-    swap, bias = stats.swap_consistency, stats.position_bias
-    same = "-" if swap is None else f"{swap:.0%}{_interval(swap, stats.usable)}"
-    shift = "-" if bias is None else f"{bias:+.2f}"
-    return f"| {code(name)} | {stats.verdicts:,} | {stats.unusable_share:.0%} | {same} | {shift} |"
-
-
-def _interval(share: float, n: int) -> str:
-    low, high = wilson(share * n, n)
-    return f" ({low:.0%}-{high:.0%})"
+def _word(run: str) -> str:
+    return run if re.fullmatch(r"[\w.+-]+", run) else "RUN"
 
 
 def _ordered(splits: Iterable[str]) -> list[str]:
     return sorted(splits, reverse=True)  # train before test
 
 
-def code(text: str) -> str:
-    """Inline code that the text cannot leave, in a table neither; what a terminal would obey is dropped."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return "`" + " ".join(shown.replace("`", "'").replace("|", "/").split()) + "`"
-
-
 _CONFIGS: dict[Config, str] = {
     "preference": "pairs, for DPO. `p`, the judge's probability that chosen beats rejected, is a soft label; "
     "it is empty for pairs by score and by side, which no judge compared.",
+    "preference_soft": "the pairs that have a `p`, and beside them two responses that the judge found about as good "
+    "(`p` near 0.5): only for a loss that reads `p`.",
     "sft": "prompts with a revised, chosen or sampled completion.",
     "kto": "completions with a label, true if chosen.",
     "reward": "pairs as whole conversations, for a reward model. `margin`, 0 to 1, is that of `preference` "
@@ -182,10 +162,11 @@ _CONFIGS: dict[Config, str] = {
     "prompts": "prompts only, for GRPO or RLOO with a reward of your own.",
 }
 
-_LIMITS = """\
+LIMITS = """\
 ## Known limits
 
 - Labels are a model's opinion, or follow from how a response was made; agreement between orders is not correctness.
 - Red-team prompts and rejected responses may be harmful or offensive. They are data, not advice.
 - The judge's taste for length, position or style can leak into the pairs.
+- Responses are models' words: they may be wrong, and the terms of the models' makers may bind who trains on them.
 """

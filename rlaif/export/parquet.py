@@ -5,6 +5,7 @@ Types inferred from data would not concatenate: an all-empty `category` has none
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,20 +23,22 @@ _STRINGS = pa.list_(pa.string())
 _FROM = [("id", pa.string()), ("category", pa.string())]
 _COMPLETION = [("prompt", _MESSAGES), ("completion", _MESSAGES)]
 _SCORE = pa.struct([("judge", pa.string()), ("principle", pa.string()), ("value", pa.float64())])
+_PAIRS = pa.schema(
+    [
+        *[(name, _MESSAGES) for name in ("prompt", "chosen", "rejected")],
+        *_FROM,
+        ("p", pa.float64()),
+        ("margin", pa.float64()),
+        ("strategy", pa.string()),
+        ("principles", _STRINGS),
+        ("judges", _STRINGS),
+        ("chosen_model", pa.string()),
+        ("rejected_model", pa.string()),
+    ]
+)
 SCHEMAS: dict[Config, Any] = {  # Any: pyarrow ships no types
-    "preference": pa.schema(
-        [
-            *[(name, _MESSAGES) for name in ("prompt", "chosen", "rejected")],
-            *_FROM,
-            ("p", pa.float64()),
-            ("margin", pa.float64()),
-            ("strategy", pa.string()),
-            ("principles", _STRINGS),
-            ("judges", _STRINGS),
-            ("chosen_model", pa.string()),
-            ("rejected_model", pa.string()),
-        ]
-    ),
+    "preference": _PAIRS,
+    "preference_soft": _PAIRS,
     "sft": pa.schema([*_COMPLETION, ("principle", pa.string()), *_FROM]),
     "kto": pa.schema([*_COMPLETION, ("label", pa.bool_()), *_FROM]),
     "reward": pa.schema(
@@ -123,5 +126,16 @@ class _File:
         self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        columns = [_column([row[field.name] for row in self._waiting], field.type) for field in self._schema]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._waiting = []
+
+
+def _column(values: list[Any], kind: Any) -> Any:
+    """An Arrow array; of messages by hand, which takes a quarter of the time that `Table.from_pylist` does."""
+    if kind != _MESSAGES:
+        return pa.array(values, kind)
+    messages = [message for turns in values for message in turns]
+    columns = [pa.array([message[name] for message in messages], pa.string()) for name in ("role", "content")]
+    starts = pa.array(accumulate(map(len, values), initial=0), pa.int32())
+    return pa.ListArray.from_arrays(starts, pa.StructArray.from_arrays(columns, names=["role", "content"]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 
 from rlaif.types import Record, Score
+
+_NONE: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,23 +21,25 @@ class Ratings:
     principles: tuple[str, ...] = ()
 
 
-def scores_of(record: Record, response: int) -> list[tuple[Score, float]]:
-    """A response's pointwise scores and their values; a judge that gave no rating is no score."""
-    return [(score, score.value) for score in record.scores if score.response == response and score.value is not None]
+def scores_of(record: Record, *responses: int) -> list[tuple[Score, float]]:
+    """Pointwise scores of a response, or of several that say the same; a judge that gave no rating is no score."""
+    return [(score, score.value) for score in record.scores if score.response in responses and score.value is not None]
 
 
-def score_of(record: Record, response: int) -> float | None:
+def score_of(record: Record, *responses: int) -> float | None:
     """The mean over judges and principles by their weights, from -1 to 1."""
-    scores = scores_of(record, response)
+    scores = scores_of(record, *responses)
     return fmean([value for _, value in scores], [score.weight for score, _ in scores]) if scores else None
 
 
-def ratings_of(record: Record, responses: Iterable[int]) -> Ratings:
+def ratings_of(record: Record, responses: Iterable[int], alike: Mapping[int, Sequence[int]] = _NONE) -> Ratings:
     """Compared by what all rated ones have a value for: a lost rating must not change what the others mean.
 
-    A response that no judge rated is left out.
+    A response that no judge rated is left out; `alike` names the responses that say the same as one of them.
     """
-    rated = {i: aspects for i in responses if (aspects := _aspects(record, i))}
+    if not record.scores:
+        return Ratings()
+    rated = {i: aspects for i in responses if (aspects := _aspects(record, alike.get(i, (i,))))}
     common = sorted(set.intersection(*map(set, rated.values()))) if rated else []
     if not common:
         return Ratings()
@@ -46,9 +51,9 @@ def ratings_of(record: Record, responses: Iterable[int]) -> Ratings:
     )
 
 
-def _aspects(record: Record, response: int) -> dict[tuple[str, str, float], list[float]]:
+def _aspects(record: Record, responses: Sequence[int]) -> dict[tuple[str, str, float], list[float]]:
     """(judge, principle, weight) -> values, more than one if it was asked more than once."""
     aspects: dict[tuple[str, str, float], list[float]] = {}
-    for score, value in scores_of(record, response):
+    for score, value in scores_of(record, *responses):
         aspects.setdefault((score.judge, score.principle, score.weight), []).append(value)
     return aspects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -21,16 +21,21 @@ def split_of(record: Record, test_fraction: float) -> Split:
     return "test" if int(prompt_id(record.prompt), 16) < test_fraction * 2**64 else "train"
 
 
-def rows_of(record: Record, pairs: Sequence[Pair], settings: ExportSettings) -> dict[Config, list[Row]]:
-    rows: dict[Config, list[Row]] = {
-        "preference": [_preference(record, pair) for pair in pairs],
-        "sft": _sft(record, pairs, settings.sft),
-        "kto": _kto(record, pairs),
-        "reward": [_reward(record, pair) for pair in pairs],
-        "scores": _scores(record),
-        "prompts": [{"prompt": _prompt(record), **_from(record)}],
+def rows_of(
+    record: Record, pairs: Sequence[Pair], settings: ExportSettings, ties: Sequence[Pair] = ()
+) -> dict[Config, list[Row]]:
+    """`ties` have a soft label and no winner: only `preference_soft` has them, beside the pairs that have one too."""
+    soft = [*(pair for pair in pairs if pair.p is not None), *ties] if settings.ties == "soft" else []
+    make: dict[Config, Callable[[], list[Row]]] = {
+        "preference": lambda: [_preference(record, pair) for pair in pairs],
+        "preference_soft": lambda: [_preference(record, pair) for pair in soft],
+        "sft": lambda: _sft(record, pairs, settings.sft),
+        "kto": lambda: _kto(record, pairs),
+        "reward": lambda: [_reward(record, pair) for pair in pairs],
+        "scores": lambda: _scores(record),
+        "prompts": lambda: [{"prompt": _prompt(record), **_from(record)}],
     }
-    return {config: rows[config] for config in settings.configs}
+    return {config: make[config]() for config in settings.configs}
 
 
 def _preference(record: Record, pair: Pair) -> Row:
@@ -91,7 +96,9 @@ def _kto(record: Record, pairs: Sequence[Pair]) -> list[Row]:
 
 def _scores(record: Record) -> list[Row]:
     """The live responses that a judge rated; a failed rating is left out."""
-    rates = Comparisons(record).win_rates() if record.scores else {}
+    if not record.scores:
+        return []
+    rates = Comparisons(record).win_rates()
     return [
         _labelled(
             record,

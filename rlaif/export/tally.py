@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlaif.export.pairs import NoPair, Pair
+from rlaif.export.pairs import Pair
+from rlaif.export.principles import PrincipleStats, PrincipleTally
 from rlaif.export.rows import Split
 from rlaif.export.settings import Config
+from rlaif.export.strategies import NOTHING, Found
 from rlaif.types import Messages, Record
 
 
@@ -78,6 +80,10 @@ class ExportSummary:
     chosen_chars: float
     rejected_chars: float
     example: Example | None
+    ties: int = 0  # rows of `preference_soft` that are in no other dataset
+    left_out: Mapping[str, int] = field(default_factory=dict)  # pairs that were made, by why they are in no dataset
+    left_out_examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)  # the first few of each
+    principles: Mapping[str, PrincipleStats] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -87,7 +93,10 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     strategies: Counter[str] = field(default_factory=Counter)
     no_pair: Counter[str] = field(default_factory=Counter)
-    _judges: dict[str, Counter[str]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    ties: int = 0
+    _principles: PrincipleTally = field(default_factory=PrincipleTally)
+    _judges: dict[str, _Counts] = field(default_factory=dict)
     _ratings: Counter[str] = field(default_factory=Counter)
     _unusable: Counter[str] = field(default_factory=Counter)
     _longer: float = 0.0
@@ -95,19 +104,39 @@ class Tally:
     _rejected_chars: int = 0
     _example: Example | None = None
     _revision: Example | None = None
+    _left_out: dict[str, list[Example]] = field(default_factory=dict)
 
-    def read(self, record: Record) -> None:
+    def add(self, record: Record, found: Found, why: Sequence[str | None]) -> Found:
+        """What of it is exported: all but the pairs and ties that are left out for a reason."""
         outcome = record.outcome or "unfinished"
         self.outcomes[f"{outcome}: {record.reason}" if record.reason else outcome] += 1
-
-    def add(self, record: Record, pairs: Sequence[Pair], reason: NoPair | None) -> None:
+        if record.outcome != "ok":
+            self._principles.add(record)
+            return NOTHING
+        kept = self._kept(record, found, why) if any(why) else found
+        self._principles.add(record, kept.pairs)
         self._judge(record)
-        if reason:
-            self.no_pair[reason] += 1
-        for pair in pairs:
+        if kept.reason:
+            self.no_pair[kept.reason] += 1
+        for pair in kept.pairs:
             self._pair(record, pair)
+        self.ties += len(kept.ties)
         if self._revision is None:
             self._revision = _revised(record)
+        return kept
+
+    def _kept(self, record: Record, found: Found, why: Sequence[str | None]) -> Found:
+        """A record whose pairs are all left out has none for the reason of its first."""
+        for pair, reason in zip(found.pairs + found.ties, why, strict=True):
+            if reason is not None:
+                self.left_out[reason] += 1
+                examples = self._left_out.setdefault(reason, [])
+                if len(examples) < _EXAMPLES:
+                    examples.append(_example(record, pair))
+        n = len(found.pairs)
+        pairs = tuple(pair for pair, reason in zip(found.pairs, why, strict=False) if reason is None)
+        ties = tuple(tie for tie, reason in zip(found.ties, why[n:], strict=True) if reason is None)
+        return Found(pairs, ties, None if pairs else found.reason or why[0])
 
     def summary(self, folder: Path, rows: Mapping[Config, Mapping[Split, int]]) -> ExportSummary:
         pairs = self.strategies.total()
@@ -119,26 +148,33 @@ class Tally:
             pairs=pairs,
             strategies=dict(self.strategies.most_common()),
             no_pair=dict(self.no_pair.most_common()),
-            judges={name: _stats(counts) for name, counts in sorted(self._judges.items())},
+            judges={name: counts.stats() for name, counts in sorted(self._judges.items())},
             raters={name: (asked, self._unusable[name]) for name, asked in sorted(self._ratings.items())},
             longer_chosen=self._longer / pairs if pairs else 0.0,
             chosen_chars=self._chosen_chars / pairs if pairs else 0.0,
             rejected_chars=self._rejected_chars / pairs if pairs else 0.0,
             example=self._example or self._revision,
+            ties=self.ties,
+            left_out=dict(self.left_out.most_common()),
+            left_out_examples={reason: tuple(examples) for reason, examples in self._left_out.items()},
+            principles=self._principles.stats(),
         )
 
     def _judge(self, record: Record) -> None:
-        self._ratings.update(score.judge for score in record.scores)
-        self._unusable.update(score.judge for score in record.scores if score.value is None)
+        for score in record.scores:
+            self._ratings[score.judge] += 1
+            self._unusable[score.judge] += score.value is None
         for verdict in record.verdicts:
-            counts = self._judges.setdefault(verdict.judge, Counter())
-            counts["verdicts"] += 1
+            counts = self._judges.get(verdict.judge)
+            if counts is None:
+                counts = self._judges[verdict.judge] = _Counts()
+            counts.verdicts += 1
             if verdict.p_ab is None or verdict.p_ba is None:
                 continue
-            counts["usable"] += 1
-            counts["consistent"] += verdict.consistent is True
+            counts.usable += 1
+            counts.consistent += verdict.consistent is True
             # `first` was shown first in one order, `second` in the other.
-            counts["half_first_picks"] += _halves(verdict.p_ab) + _halves(1 - verdict.p_ba)
+            counts.half_first_picks += _halves(verdict.p_ab) + _halves(1 - verdict.p_ba)
 
     def _pair(self, record: Record, pair: Pair) -> None:
         chosen, rejected = record.responses[pair.chosen].text, record.responses[pair.rejected].text
@@ -147,11 +183,21 @@ class Tally:
         self._rejected_chars += len(rejected)
         self._longer += 1.0 if len(chosen) > len(rejected) else 0.5 if len(chosen) == len(rejected) else 0.0
         if self._example is None or _clearness(pair) > _clearness(self._example):
-            self._example = Example(record.id, record.prompt, chosen, rejected, pair.p, pair.margin)
+            self._example = _example(record, pair)
+
+
+_EXAMPLES = 3
+
+
+def _example(record: Record, pair: Pair) -> Example:
+    chosen, rejected = record.responses[pair.chosen].text, record.responses[pair.rejected].text
+    return Example(record.id, record.prompt, chosen, rejected, pair.p, pair.margin)
 
 
 def _revised(record: Record) -> Example | None:
     """The record's last revision beside its draft."""
+    if all(response.revises is None for response in record.responses):
+        return None
     for i in reversed(record.live()):
         made = record.responses[i]
         if made.revises is not None and made.text:
@@ -169,10 +215,14 @@ def _halves(p: float) -> int:
     return 2 if p > 0.5 else 1 if p == 0.5 else 0
 
 
-def _stats(counts: Counter[str]) -> JudgeStats:
-    return JudgeStats(
-        verdicts=counts["verdicts"],
-        usable=counts["usable"],
-        consistent=counts["consistent"],
-        first_picks=counts["half_first_picks"] / 2,
-    )
+@dataclass(slots=True)
+class _Counts:
+    """A judge's verdicts while records stream by: there are more of them than of anything else."""
+
+    verdicts: int = 0
+    usable: int = 0
+    consistent: int = 0
+    half_first_picks: int = 0
+
+    def stats(self) -> JudgeStats:
+        return JudgeStats(self.verdicts, self.usable, self.consistent, self.half_first_picks / 2)

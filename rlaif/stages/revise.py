@@ -75,7 +75,7 @@ class Revise(Stage):
             used.add(principle.id)
             conversation = (*record.prompt, Message("assistant", text))
             critique = await self._critique(conversation, principle, step, turn, context) if self.critique else None
-            if self.until_clean and critique is not None and _CLEAN.match(critique):
+            if self.until_clean and critique is not None and finds_nothing(critique):
                 break
             if critique == "":  # the critic refused or said nothing: the round is counted, and the next one drawn
                 chain.append(Response("", context.model(self.model).name, "refusal", principle=principle.id))
@@ -143,6 +143,10 @@ class Revise(Stage):
     def plan(self, candidates: int, principles: int, voters: Set[str] = frozenset()) -> tuple[int, int]:
         chains = min(self.drafts, candidates)
         return chains * self.rounds * (2 if self.critique else 1), candidates + chains
+
+
+def finds_nothing(critique: str) -> bool:
+    return _CLEAN.match(critique) is not None
 
 
 def _refused(completion: Completion) -> bool:

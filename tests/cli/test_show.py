@@ -1,9 +1,12 @@
-"""`show`: a list whose ids can be copied, and a page on which a model's text is only text."""
+"""`show`: a list whose ids can be copied, and a page that says what a row came from; a model's text is only text."""
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
+import msgspec
 import pytest
 
 from rlaif.cli.show import word_diff
@@ -73,7 +76,9 @@ def test_a_page_shows_prompt_drafts_critiques_differences_and_verdicts(rlaif: Co
     assert "wins, both orders agree; p(0) = " in words
 
 
-@pytest.mark.parametrize("arguments", [["show", "first"], ["show", "first", "00ff"]])
+@pytest.mark.parametrize(
+    "arguments", [["show", "first"], ["show", "first", "00ff"], ["show", "first", "00ff", "--replies"]]
+)
 def test_text_of_a_model_is_printed_as_it_stands_and_controls_nothing(rlaif: Command, arguments: list[str]) -> None:
     keep(rlaif, evil_record())
     done = rlaif(*arguments, columns=400)
@@ -82,6 +87,56 @@ def test_text_of_a_model_is_printed_as_it_stands_and_controls_nothing(rlaif: Com
     assert ":smile:" in done.out
     assert "\\x1b[31mred" in done.out
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.out)
+
+
+def judged(verdicts: tuple[Verdict, ...], **changes: Any) -> Record:
+    responses = (Response("one", "policy"), Response("two", "policy", reasoning="thought aloud"))
+    prompt = (Message("user", "What is it?"),)
+    return Record("00ff00ff00ff00ff", prompt, responses=responses, verdicts=verdicts, outcome="ok").having(**changes)
+
+
+def test_a_page_says_which_pair_was_made_by_which_verdict_and_what_was_replied(rlaif: Command) -> None:
+    clear = Verdict("judge", "p", 0, 1, 0.1, 0.1, 0.1, True, replies=("B" + "!" * 90, *("A",) * 7))
+    keep(rlaif, judged((Verdict("judge", "p", 0, 1, outcome="unparsed", replies=("what?",)), clear)))
+    rlaif("export", "first")
+    page = " ".join(rlaif("show", "first", "00ff").out.split())
+    assert "verdict 1: 0 against 1 by p (judge): 1 wins" in page
+    assert "1 chosen, 0 rejected: best_vs_worst by verdicts 0, 1, p = 0.90, margin = 0.80, principles p" in page
+    assert "rows of the dataset with this id: kto train 2, preference train 1, prompts train 1" in page
+    assert f"replies: 'B{'!' * 39}...', 'A', 'A', 'A', 'A', 'A' and 2 more" in page
+    assert "thought aloud" not in page
+    whole = rlaif("show", "first", "00ff", "--replies").out
+    assert "B" + "!" * 90 in "".join(whole.split())
+    assert "reply: what?" in whole
+    assert "reasoning: thought aloud" in whole
+
+
+def test_a_page_says_why_there_is_no_pair(rlaif: Command) -> None:
+    keep(rlaif, judged((Verdict("judge", "p", 0, 1, 0.55, 0.9, 0.2, False),)))
+    rlaif("export", "first")
+    words = " ".join(rlaif("show", "first", "00ff").out.split())
+    assert "no pair: inconsistent (the winner changes with the order in which they are shown)" in words
+    assert "rows of the dataset with this id: prompts train 1" in words
+    rlaif("export", "first", "--set", "export.require_consistent=false", "--set", "export.min_p=0.5")
+    assert "0 chosen, 1 rejected: best_vs_worst by verdict 0" in " ".join(rlaif("show", "first", "00ff").out.split())
+    keep(rlaif, judged((), outcome="dropped", reason="empty"))
+    assert "no pair: the record did not end well" in rlaif("show", "first", "00ff").out
+
+
+def test_json_has_all_of_the_record_and_its_pairs_and_a_list_has_a_line_each(rlaif: Command) -> None:
+    record = judged((Verdict("judge", EVIL, 0, 1, 0.1, 0.1, 0.1, True, replies=(EVIL,)),))
+    keep(rlaif, record)
+    rlaif("export", "first")
+    done = rlaif("show", "first", "00ff", "--json")
+    assert done.out.isascii()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", done.out)
+    assert msgspec.convert(done.json["record"], Record) == record
+    (pair,) = done.json["pairs"]
+    assert (pair["chosen"], pair["rejected"], pair["verdicts"], pair["exported"]) == (1, 0, [0], True)
+    assert (done.json["no_pair"], done.json["rows"]["preference train"]) == (None, 1)
+    lines = rlaif("show", "first", "--json").out.splitlines()
+    assert [msgspec.convert(json.loads(line), Record) for line in lines] == [record]
+    assert rlaif("show", "first", "--json", "--outcome", "failed").out == ""
 
 
 def test_the_example_pair_at_the_end_of_a_run_is_harmless_too(rlaif: Command) -> None:

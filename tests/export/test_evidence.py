@@ -69,7 +69,7 @@ def test_a_random_other_that_is_as_good_as_the_best_gives_way_to_a_worse_one() -
         by_score = only(record("abc", prompt=str(i), scores=[0.5, 0.5, 0.0]), by("best_vs_random"))
         asked: list[Asked] = [(0, 1, 0.5, 0.5), (0, 2, 0.9, 0.9), (1, 2, 0.9, 0.9)]
         by_verdict = only(record("abc", asked, prompt=str(i)), by("best_vs_random"))
-        assert [(pair.chosen, pair.rejected) for pair in (by_score, by_verdict)] == [(0, 2), (0, 2)]
+        assert [pair.rejected for pair in (by_score, by_verdict)] == [2, 2]
     assert reason(record("ab", scores=[0.5, 0.5]), by("best_vs_random")) == "tie"
 
 
@@ -151,8 +151,23 @@ def test_a_least_margin_applies_to_verdicts_as_well() -> None:
 def test_the_strong_one_is_chosen_and_nobody_need_judge() -> None:
     made = record("abcd", sides=["weak", "strong", "strong", "weak"])
     pairs, _ = pairs_of(made, by("strong_vs_weak", max_pairs_per_prompt=5, min_margin=0.9))
-    assert [(pair.chosen, pair.rejected) for pair in pairs] == [(1, 0), (2, 3)]
+    assert [{pair.chosen for pair in pairs}, {pair.rejected for pair in pairs}] == [{1, 2}, {0, 3}]
     assert {(pair.p, pair.margin, pair.by) for pair in pairs} == {(None, None, "side")}
+
+
+def test_which_of_two_weak_ones_a_strong_one_meets_does_not_depend_on_their_order() -> None:
+    for i in range(20):
+        forth = record("abcd", sides=["strong", "strong", "weak", "weak"], prompt=str(i))
+        back = record("dcba", sides=["weak", "weak", "strong", "strong"], prompt=str(i))
+        said = [
+            [
+                made.responses[j].text
+                for pair in pairs_of(made, by("strong_vs_weak", max_pairs_per_prompt=5))[0]
+                for j in (pair.chosen, pair.rejected)
+            ]
+            for made in (forth, back)
+        ]
+        assert said[0] == said[1]
 
 
 def test_the_two_sides_of_a_pair_were_made_by_one_principle() -> None:
@@ -168,9 +183,17 @@ def test_a_verdict_must_not_go_against_the_side_but_need_not_be_clear() -> None:
         return record("ab", [(0, 1, p, p)], sides=["strong", "weak"])
 
     assert [reason(judged(p), by("strong_vs_weak")) for p in (0.3, 0.496)] == ["weak_preferred"] * 2
-    assert [only(judged(p), by("strong_vs_weak")).margin for p in (None, 0.5, 0.75)] == [None, 0.0, 0.5]
+    assert [only(judged(p), by("strong_vs_weak")).margin for p in (None, 0.5, 0.75)] == [None, None, 0.5]
     assert only(judged(0.75), by("strong_vs_weak", require_consistent=True)).p == 0.75
     assert reason(judged(0.75), by("strong_vs_weak", min_margin=0.6)) == "low_margin"
+
+
+def test_a_tie_leaves_the_sides_word_alone_and_gives_no_soft_label() -> None:
+    made = record("ab", [(0, 1, 0.9, 0.1)], sides=["strong", "weak"])
+    assert [(pair.by, pair.p) for pair in pairs_of(made, by("strong_vs_weak"))[0]] == [("side", None)]
+    assert reason(made, by("strong_vs_weak", min_margin=0.1)) == "low_margin"
+    bad = tuple(msgspec.structs.replace(one, outcome="both_bad") for one in made.verdicts)
+    assert reason(made.having(verdicts=bad), by("strong_vs_weak")) == "both_bad"
 
 
 def test_where_no_verdict_speaks_scores_must_not_go_against_the_side() -> None:

@@ -38,6 +38,9 @@ class Leaves(Stage):
     [
         ("best_vs_worst", [{"all"}, {"scores"}], {"revisions", "strong", "weak"}, "'judge' stage with .*[all].*'rate'"),
         ("best_vs_random", [{"all"}, {"scores"}], {"revisions", "strong"}, "'judge' stage with .*[all].*'rate'"),
+        ("mean_minus_2sd", [{"all"}, {"scores"}], {"revisions", "weak"}, "'judge' stage with .*[all].*'rate'"),
+        ("above_margin", [{"all"}, {"revisions"}, {"scores"}], {"strong", "weak"}, "'judge' stage with .*'rate'"),
+        ("closure", [{"all"}], {"scores", "revisions"}, r"'judge' stage with .*\[all\]"),
         ("revision_vs_original", [{"revisions"}], {"scores", "weak"}, r"'judge' stage with .*\[revisions\]"),
         ("strong_vs_weak", [{"strong", "weak"}], {"all", "scores", "weak"}, "'contrast' stage, or 'sample' stages"),
     ],
@@ -64,6 +67,7 @@ def named(*stages: Stage) -> list[tuple[str, Stage]]:
     ("strategy", "stages", "late"),
     [
         ("best_vs_worst", [SAMPLE, JUDGE, REVISE], "'revise' after 'judge'"),
+        ("mean_minus_2sd", [SAMPLE, RATE, SAMPLE], "'sample' after 'rate'"),
         ("best_vs_random", [SAMPLE, RATE, SAMPLE, Contrast()], "'sample' and 'contrast' after 'rate'"),
         ("best_vs_worst", [SAMPLE, JUDGE, REVISE, FILTER, REVISIONS], "'revise' after 'judge'"),
         ("revision_vs_original", [SAMPLE, REVISE, REVISIONS, REVISE, RATE], "'revise' after 'judge'"),
@@ -88,6 +92,8 @@ def test_responses_that_come_after_their_judge_are_refused_before_a_run(
         ("revision_vs_original", [SAMPLE, REVISE, JUDGE, FILTER]),
         ("best_vs_worst", [SAMPLE, Judge(only=("a",)), Revise(only=("b",))]),
         ("strong_vs_weak", [Sample(side="weak"), JUDGE, Sample(side="strong")]),
+        ("above_margin", [SAMPLE, JUDGE, REVISE]),
+        ("closure", [SAMPLE, JUDGE, REVISE]),
     ],
 )
 def test_a_judge_that_sees_all_it_must_may_stand_anywhere(strategy: Strategy, stages: list[Stage]) -> None:
@@ -98,6 +104,42 @@ def test_what_it_says_holds_for_a_run_that_is_already_there() -> None:
     for settings in (by("best_vs_worst"), by("strong_vs_weak"), ExportSettings(pairs=(), quality_floor=0.25)):
         with pytest.raises(ConfigError, match=r"\(in a new run, if this one has begun\), or "):
             check_export(settings, named(SAMPLE))
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages", "way_out"),
+    [
+        ({"ties": "soft"}, [SAMPLE, RATE], r"ties=soft needs verdicts: add a 'judge' stage .*ties=drop"),
+        ({"ties": "soft", "configs": ["preference"]}, [SAMPLE, JUDGE], r"name it in export\.configs, or say ties=drop"),
+        ({"min_on_policy": 0.2}, [Sample(models=("other",)), JUDGE], r"no stage asks .*'policy'.*export\.policy=NAME"),
+        ({"policy": "ours"}, [SAMPLE, JUDGE], r"for export\.min_on_policy: give that too"),
+        ({"clean": {"evals": ["nowhere.jsonl"]}}, [SAMPLE, JUDGE], r"nowhere\.jsonl"),
+        ({"pairs": [], "balance": 2}, [SAMPLE], r"export\.balance is about pairs, and export\.pairs=\[\] makes none"),
+        ({"pairs": [], "clean": {}}, [SAMPLE], r"export\.clean is about pairs"),
+        ({"pairs": [], "ties": "soft"}, [SAMPLE, JUDGE], r"export\.ties is about pairs"),
+    ],
+)
+def test_settings_that_go_nowhere_are_one_clear_error(
+    settings: dict[str, object], stages: list[Stage], way_out: str
+) -> None:
+    with pytest.raises(ConfigError, match=way_out):
+        check_export(ExportSettings.model_validate(settings), named(*stages))
+
+
+def test_settings_that_choose_among_pairs_pass_where_there_are_some() -> None:
+    everything = {
+        "pairs": ["above_margin", "closure"],
+        "ties": "soft",
+        "clean": {},
+        "min_on_policy": 0.2,
+        "balance": 2,
+        "max_per_category": 100,
+        "max_refusal_share": 0.1,
+        "max_length_gap": 400,
+    }
+    check_export(ExportSettings.model_validate(everything), named(SAMPLE, JUDGE))
+    named_policy = ExportSettings.model_validate({"min_on_policy": 0.2, "policy": "theirs"})
+    check_export(named_policy, named(Sample(models=("other",)), JUDGE))
 
 
 def test_one_side_alone_makes_no_pair() -> None:
