@@ -271,27 +271,26 @@ def _sided(candidates: Candidates, strong: int, weak: int, settings: ExportSetti
         return "identical"
     if barred := candidates.barred(weak):
         return barred
-    principle = candidates.record.responses[strong].principle
-    by_side = Pair(strong, weak, None, None, "strong_vs_weak", principles=(principle,) if principle else ())
     seen = candidates.comparisons.of(strong, weak)
     if seen is not None:
         margin = 2 * seen.p - 1
         if seen.both_bad:
             return "both_bad"
-        if margin < 0:
+        if margin <= -2 * TIE:
             return "weak_preferred"
+        if margin < 2 * TIE:
+            return soft("tie", seen, strong, weak, "strong_vs_weak", settings)
         if margin < settings.min_margin - ROUNDING:
             return "low_margin"
-        if margin < 2 * TIE:
-            return by_side  # who finds a tie says nothing: a p of a half would make it a hard label
         return Pair(strong, weak, margin, seen.p, "strong_vs_weak", seen.judges, seen.principles, seen.reasoned)
     ratings = candidates.ratings_of(strong, weak)
     if len(ratings.means) == 2:
         higher = ratings.means[strong] - ratings.means[weak]
-        if higher <= -TIE:
-            return "weak_preferred"
-        return scored(ratings, strong, weak, max(0.0, higher / 2), "strong_vs_weak", settings)
-    return by_side
+        if higher < TIE:
+            return "tie" if higher > -TIE else "weak_preferred"
+        return scored(ratings, strong, weak, higher / 2, "strong_vs_weak", settings)
+    principle = candidates.record.responses[strong].principle
+    return Pair(strong, weak, None, None, "strong_vs_weak", principles=(principle,) if principle else ())
 
 
 _STRATEGIES: dict[Strategy, Callable[[Candidates, ExportSettings], list[Outcome]]] = {

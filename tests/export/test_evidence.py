@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rlaif.export import About, ExportSettings, Pair, export_dataset, pairs_of
+from rlaif.export.strategies import found_in
 from rlaif.types import Record, Score
 from tests.export.made import Asked, record
 
@@ -182,16 +183,20 @@ def test_a_verdict_must_not_go_against_the_side_but_need_not_be_clear() -> None:
     def judged(p: float | None) -> Record:
         return record("ab", [(0, 1, p, p)], sides=["strong", "weak"])
 
-    assert [reason(judged(p), by("strong_vs_weak")) for p in (0.3, 0.496)] == ["weak_preferred"] * 2
-    assert [only(judged(p), by("strong_vs_weak")).margin for p in (None, 0.5, 0.75)] == [None, None, 0.5]
+    assert [reason(judged(p), by("strong_vs_weak")) for p in (0.3, 0.494, 0.5)] == [
+        "weak_preferred",
+        "weak_preferred",
+        "tie",
+    ]
+    assert [only(judged(p), by("strong_vs_weak")).margin for p in (None, 0.75)] == [None, 0.5]
     assert only(judged(0.75), by("strong_vs_weak", require_consistent=True)).p == 0.75
     assert reason(judged(0.75), by("strong_vs_weak", min_margin=0.6)) == "low_margin"
 
 
-def test_a_tie_leaves_the_sides_word_alone_and_gives_no_soft_label() -> None:
+def test_a_tie_is_no_pair_whatever_the_sides_say() -> None:
     made = record("ab", [(0, 1, 0.9, 0.1)], sides=["strong", "weak"])
-    assert [(pair.by, pair.p) for pair in pairs_of(made, by("strong_vs_weak"))[0]] == [("side", None)]
-    assert reason(made, by("strong_vs_weak", min_margin=0.1)) == "low_margin"
+    assert reason(made, by("strong_vs_weak")) == "tie"
+    assert [tie.p for tie in found_in(made, by("strong_vs_weak", ties="soft")).ties] == [0.5]
     bad = tuple(msgspec.structs.replace(one, outcome="both_bad") for one in made.verdicts)
     assert reason(made.having(verdicts=bad), by("strong_vs_weak")) == "both_bad"
 
@@ -200,8 +205,9 @@ def test_where_no_verdict_speaks_scores_must_not_go_against_the_side() -> None:
     def scored(*scores: float | None) -> Record:
         return record("ab", [(0, 1, None, None)], sides=["strong", "weak"], scores=scores)
 
-    assert reason(scored(0.495, 0.5), by("strong_vs_weak")) == "weak_preferred"
-    for scores, margin in ([(0.5, -0.5), 0.5], [(0.496, 0.5), 0.0], [(0.5, None), None]):
+    assert reason(scored(0.49, 0.5), by("strong_vs_weak")) == "weak_preferred"
+    assert reason(scored(0.5, 0.5), by("strong_vs_weak")) == "tie"
+    for scores, margin in ([(0.5, -0.5), 0.5], [(0.5, None), None]):
         pair = only(scored(*scores), by("strong_vs_weak"))
         assert (pair.p, pair.margin, pair.by) == (None, margin, "side" if margin is None else "score")
     assert reason(scored(0.5, -0.5), by("strong_vs_weak", min_margin=0.6)) == "low_margin"

@@ -162,6 +162,7 @@ def test_a_hard_pair_is_two_live_texts_of_which_one_is_clearly_better(
             assert pair.p - 0.5 >= TIE - 1e-12  # a tie is never a hard pair
         if pair.strategy == "strong_vs_weak":
             assert [made.responses[i].side for i in (pair.chosen, pair.rejected)] == ["strong", "weak"]
+            assert pair.margin is None or pair.margin > 0
             continue
         assert pair.margin is not None
         assert pair.margin > 0

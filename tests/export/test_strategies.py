@@ -192,6 +192,6 @@ def test_pairs_go_before_ties_in_the_room_there_is() -> None:
 
 def test_what_is_a_pair_by_another_strategy_is_no_tie() -> None:
     both = ExportSettings(pairs=("above_margin", "strong_vs_weak"), ties="soft", max_pairs_per_prompt=9)
-    found = found_in(record("ab", [(0, 1, 0.5, 0.5)], sides=["strong", "weak"]), both)
+    found = found_in(record("ab", [(0, 1, 0.53, 0.53)], sides=["strong", "weak"]), both)
     assert [pair.strategy for pair in found.pairs] == ["strong_vs_weak"]
     assert found.ties == ()
