@@ -14,10 +14,10 @@ stop = echo "$(1)" >&2; exit 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two pips in one environment would break it
-.PHONY: help demo test test-slow bench-quick bench bench-judging check coverage clean
+.PHONY: help demo test test-slow bench-quick bench bench-judging bench-data check coverage clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-local .venv/.stamp-model ## constitution and prompts -> preference dataset, on the bundled model
 	$(BIN)/rlaif generate small --constitution safety.yaml --limit 12 --run $(RUN)
@@ -41,6 +41,13 @@ bench-judging: .venv/.stamp-dev .venv/.stamp-model ## what an audit's figures ar
 	@test -n "$$RLAIF_TEST_DATA" || $(call stop,RLAIF_TEST_DATA is not set: the replays of public data are left out)
 	$(BIN)/python benchmarks/judging/replay.py
 	$(BIN)/python benchmarks/judging/embedded.py
+
+bench-data: .venv/.stamp-dev ## what an edit of a constitution sends again, export, lint, refusals (about 15 min)
+	$(BIN)/python benchmarks/incremental.py
+	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/lint.py
+	@test -n "$$RLAIF_TEST_DATA" || $(call stop,RLAIF_TEST_DATA is not set: refusals against public labels are left out)
+	$(BIN)/python benchmarks/refusals/run.py
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

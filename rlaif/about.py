@@ -60,18 +60,25 @@ def about_run(folder: RunFolder, settings: Settings, meaning: Mapping[str, Any],
 
 def public(text: str) -> str:
     """The text without addresses of servers of one's own, keys, and folders of this machine; file names stay."""
-    text = _URL.sub(lambda url: url[0] if url[1].lower() in _hosts() else LEFT_OUT, text)
+    text = _URL.sub(lambda url: url[0].partition("?")[0] if url[1].lower() in _hosts() else LEFT_OUT, text)
     text = _HF_FOLDER.sub("hf://./", _KEY.sub("left-out", text))
+    if _PATH.fullmatch(text):  # nothing else: its folders may have spaces and commas in their names
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
     return _FOLDERS.sub("", text)
 
 
 LEFT_OUT = "https://address-left-out.invalid"  # a name that never leads anywhere (RFC 2606): nothing is sent to others
 
-_URL = re.compile(r"\b(?:https?|wss?|ray)://([^/\s#\"']+)[^\s#\"']*")
-_KEY = re.compile(r"\b(?:sk|hf|gsk|ghp|xai|AIza|AKIA)[-_]?[\w-]{16,}")
+_URL = re.compile(r"\b(?!hf:|file:)[a-z][a-z0-9+.-]*://([^/\s#\"'?]+)[^\s#\"']*", re.IGNORECASE)
+_KEY = re.compile(
+    r"\b(?:(?:sk|hf|gsk|gh[opsu]|github_pat|xai|r8|nvapi|pplx)[-_]|AIza|AKIA)[\w-]{16,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+"
+)
+# A text that is a path from a root, a home or the folder above; in the first name no space: "/think of either/or".
+_PATH = re.compile(r"(?:file://)?(?:(?:~[\w.-]*|[A-Za-z]:|\.\.)[/\\]|[/\\]{1,2}[^/\\\s]+[/\\])[^\n]+")
 # An absolute path but for its last name: two names at least, not after a letter or another slash.
 _FOLDERS = re.compile(r"(?<![\w:/.])(?:file://)?(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s:,;\"']+[/\\])+")
-_HF_FOLDER = re.compile(r"\bhf://~?/(?:[^/\s]+/)*")
+_HF_FOLDER = re.compile(r"\bhf://~?/(?:[^/\n]+/)*")
 _SECRET = re.compile(r"auth|key|secret|cookie|password|token", re.IGNORECASE)
 
 
@@ -82,8 +89,7 @@ def constitution_of(folder: RunFolder) -> Constitution | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        way_out = "remove it to go on without it"
-        raise ConfigError(f"{folder.constitution} is not what rlaif wrote: {way_out} ({error})") from error
+        raise ConfigError(f"{folder.constitution} is not what rlaif wrote; remove it to go on without it") from error
 
 
 def _hosts() -> set[str]:

@@ -10,21 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import msgspec
 import yaml
 
+from rlaif import hub
 from rlaif.errors import ConfigError
-from rlaif.export.card import code
 from rlaif.export.folder import digest, replaced
+from rlaif.export.front import configs
+from rlaif.export.markup import code, table
+from rlaif.foreign.dropped import dropped_line, text_of
 from rlaif.foreign.read import Dataset, Row, open_dataset
-from rlaif.foreign.shapes import Example, Shape, example, shape_of
-from rlaif.hygiene.clean import Clean, Cleaner, Dropped, Found, Texts, short
-from rlaif.types import Messages
+from rlaif.foreign.shapes import MALFORMED, PROBLEMS, Example, Shape, example, shape_of
+from rlaif.hygiene.clean import Clean, Cleaner, Dropped, Found, Texts
 from rlaif.version import __version__
 
 MARKER = "<!-- written by `rlaif clean`; the next one replaces this folder -->"
 _BATCH = 512  # rows in memory
-_MALFORMED = ("not_text", "no_turns", "unknown_role", "prefix_mismatch", "role_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _judged(rows: list[Row], shape: Shape, cleaner: Cleaner, settings: Clean, dr
     for row in rows:
         one = example(row.values, shape)
         texts.append(_texts(one, shape))
-        problem = row.fault or next((name for name in _MALFORMED if name in one.problems), None)
+        problem = row.fault or _malformed(one, shape)
         found.append(("malformed", problem) if problem and (settings.malformed or row.fault) else None)
     whole = [i for i, problem in enumerate(found) if problem is None]
     for i, why in enumerate(found):
@@ -97,19 +97,20 @@ def _judged(rows: list[Row], shape: Shape, cleaner: Cleaner, settings: Clean, dr
     for row, text, why in zip(rows, texts, found, strict=True):
         if why:
             where = row.where.rpartition("/")[2]  # no path of this machine
-            line = {"reason": why[0], "because": why[1], "split": row.split, "row": where, **short(text)._asdict()}
-            dropped.write(msgspec.json.encode(line) + b"\n")
+            dropped.write(dropped_line(*why, row.split, where, text))
     return found
+
+
+def _malformed(one: Example, shape: Shape) -> str | None:
+    # Of text without a prompt column every row has no_prompt.
+    wrong = MALFORMED if shape.form != "text" else MALFORMED - {"no_prompt"}
+    return next((name for name in PROBLEMS if name in wrong and name in one.problems), None)
 
 
 def _texts(one: Example, shape: Shape) -> Texts:
     has_prompt = shape.prompt is not None or bool(one.prompt) or shape.form != "text"
-    rejected = None if shape.pairing in ("unpaired", "rated") else _joined(one.rejected)
-    return Texts(_joined(one.prompt) if has_prompt else None, _joined(one.chosen), rejected)
-
-
-def _joined(turns: Messages) -> str:
-    return "\n\n".join(turn.content for turn in turns)
+    rejected = None if shape.pairing in ("unpaired", "rated") else text_of(one.rejected)
+    return Texts(text_of(one.prompt) if has_prompt else None, text_of(one.chosen), rejected, one.label)
 
 
 def _rows(dataset: Dataset) -> Iterator[Row]:
@@ -133,6 +134,8 @@ def _schema(dataset: Dataset) -> Any:
     from pyarrow import parquet
 
     try:
+        if all(share.source.startswith(hub.PREFIX) for share in dataset.shares):
+            return pa.unify_schemas([hub.schema(share.source) for share in dataset.shares])
         if all(share.source.lower().endswith(".parquet") for share in dataset.shares):
             return pa.unify_schemas([parquet.read_schema(share.source) for share in dataset.shares])
         schema = pa.schema([])
@@ -141,9 +144,12 @@ def _schema(dataset: Dataset) -> Any:
             found = pa.schema(list(values.type) if len(values) else [])
             schema = pa.unify_schemas([schema, found], promote_options="permissive")
         return schema
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"{dataset.address}: a column has values of several types: {why}; make them one") from None
+        raise ConfigError(
+            f"{dataset.address}: a column has values of several types, or that Parquet has no type for: {why}; make "
+            "them one, such as text"
+        ) from None
 
 
 class _Splits:
@@ -167,10 +173,14 @@ class _Splits:
         import pyarrow as pa
         from pyarrow import parquet
 
-        if split not in self._files:
-            path = self._folder / file_name(split)
-            self._files[split] = parquet.ParquetWriter(path, self._schema, compression="zstd")
-        self._files[split].write_table(pa.Table.from_pylist(self._waiting.pop(split), schema=self._schema))
+        try:
+            if split not in self._files:
+                path = self._folder / file_name(split)
+                self._files[split] = parquet.ParquetWriter(path, self._schema, compression="zstd")
+            self._files[split].write_table(pa.Table.from_pylist(self._waiting.pop(split), schema=self._schema))
+        except pa.ArrowException as error:  # objects that are all empty, large integers among fractions
+            why = " ".join(str(error).split())
+            raise ConfigError(f"a column cannot be written as Parquet: {why}; remove it, or make it text") from None
 
     def __enter__(self) -> _Splits:
         return self
@@ -185,7 +195,10 @@ class _Splits:
 
 
 def file_name(split: str) -> str:
-    return f"{split}-00000-of-00001.parquet"
+    return _FILE.format(split=split)
+
+
+_FILE = "{split}-00000-of-00001.parquet"
 
 
 # --- the card ---
@@ -193,27 +206,21 @@ def file_name(split: str) -> str:
 
 def _card(done: Cleaned, address: str, settings: Clean, content: str) -> str:
     """No text of the dataset is in it, and no path of this machine."""
-    files = [{"split": split, "path": f"data/{file_name(split)}"} for split, n in done.kept.items() if n]
-    front = {
-        "configs": [
-            {
-                "config_name": "default",
-                # datasets 5 caches a folder by its last name and these settings: else one's rows are another's.
-                "description": f"content {content}",
-                "data_files": files,
-            }
-        ]
-    }
+    splits = [split for split, n in done.kept.items() if n]
+    front = {"configs": configs({"default": content}, {"default": splits}, f"data/{_FILE}")}
     source = Path(address).name if Path(address.partition("#")[0]).expanduser().exists() else address
     evals = [Path(file).name for file in settings.evals]
     filters = settings.model_dump(mode="json", exclude_none=True) | {"evals": evals}
-    kept = "\n".join(f"| {code(split)} | {n:,} | {done.kept[split]:,} |" for split, n in done.read.items())
-    gone = "\n".join(f"| {code(reason)} | {n:,} |" for reason, n in done.dropped.counts.most_common())
+    kept = table(
+        ("split", "rows of the source", "left"),
+        [(code(split), f"{n:,}", f"{done.kept[split]:,}") for split, n in done.read.items()],
+        1,
+    )
+    gone = table(("reason", "rows"), [(code(reason), f"{n:,}") for reason, n in done.dropped.counts.most_common()], 1)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n{MARKER}\n\n# {code(source)}, cleaned\n\n"
         f"Rows of another dataset, unchanged; some were left out. Made with rlaif {__version__}. Read as "
         f"{code(done.shape)}. Licence and labels are those of the source.\n\n"
-        f"| split | rows of the source | left |\n|---|---:|---:|\n{kept}\n\n"
-        f"Each row that was left out is in `dropped.jsonl` with its place.\n\n| reason | rows |\n|---|---:|\n{gone}\n\n"
+        f"{kept}\nEach row that was left out is in `dropped.jsonl` with its place.\n\n{gone}\n"
         f"## Filters\n\n```yaml\n{yaml.safe_dump(filters, sort_keys=False, allow_unicode=True)}```\n"
     )

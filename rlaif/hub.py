@@ -54,6 +54,18 @@ def columns(path: str) -> list[str]:
     return names
 
 
+def schema(path: str) -> Any:  # Any: pyarrow ships no types
+    """Arrow's types of the columns as `rows` gives them, with the features, such as the names of labels."""
+    import pyarrow as pa
+    from datasets import Features
+
+    found = _parts(path)[0].features
+    read = pa.schema([field.with_type(_type_as_turns(field.type)) for field in found.arrow_schema])
+    as_turns = Features.from_arrow_schema(read)
+    same = {field.name for field in read if field.type == found.arrow_schema.field(field.name).type}
+    return Features({name: found[name] if name in same else as_turns[name] for name in found}).arrow_schema
+
+
 def splits(path: str) -> dict[str, int]:
     """Every split, whatever one the address names, and how many rows it has; loads the dataset too."""
     return {name: len(rows) for name, rows in _splits(path).items()}
@@ -94,6 +106,16 @@ def _as_turns(value: Any) -> Any:
     if isinstance(value, dict) and {"role", "content"} <= value.keys() and isinstance(value["role"], list):
         return [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     return value
+
+
+def _type_as_turns(type_: Any) -> Any:
+    """The type of what `_as_turns` makes of values of this one."""
+    import pyarrow as pa
+
+    parts = list(type_) if pa.types.is_struct(type_) else []
+    if not {"role", "content"} <= {part.name for part in parts} or not pa.types.is_list(type_.field("role").type):
+        return type_
+    return pa.list_(pa.struct([part.with_type(part.type.value_type) for part in parts]))
 
 
 # --- loading; Any is a datasets.Dataset, which ships no types ---

@@ -312,7 +312,7 @@ def _refusals(job: Job) -> Callable[[Record], bool]:
     drafts, enough = Drafts(), enough_drafts(job.total)
 
     def look(record: Record) -> bool:
-        drafts.add(record)
+        drafts.read(record)
         if drafts.n < enough:
             return True
         if warning := refusing(drafts.n, drafts.refusals, job.revised):

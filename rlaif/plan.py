@@ -9,7 +9,7 @@ from rlaif.config import LOCAL, Settings, asked_roles
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.export.settings import CHOICE, ExportSettings, Strategy
-from rlaif.hygiene.clean import Cleaner
+from rlaif.hygiene.clean import check
 from rlaif.panel import weight_of
 from rlaif.source import Prompts
 from rlaif.stages import Evidence, Stage
@@ -64,7 +64,7 @@ def _check_choice(export: ExportSettings, evidence: Set[Evidence], roles: Sequen
         if "preference_soft" not in export.configs:
             raise ConfigError("export.ties=soft writes `preference_soft`: name it in export.configs, or say ties=drop")
     if export.clean is not None:
-        Cleaner(export.clean)  # raises for test items, or a model, that are not there
+        check(export.clean)
     if export.min_on_policy is not None and export.policy is None and "policy" not in roles:
         raise ConfigError(
             "export.min_on_policy: no stage asks a model of the role 'policy'; name the model whose responses are on "

@@ -1,4 +1,4 @@
-"""A run's dataset on the Hugging Face hub: the whole folder as one commit, private unless told otherwise."""
+"""A run's dataset on the Hugging Face hub: what the export wrote as one commit, private unless told otherwise."""
 
 from __future__ import annotations
 
@@ -51,8 +51,16 @@ def files_of(folder: RunFolder) -> list[File]:
     if any(path.stat().st_mtime_ns > made for path in sources if path.exists()):
         way_out = f"make it anew with: rlaif export {folder.name}"
         raise ConfigError(f"the dataset of run '{folder.name}' is older than its records or their audit; {way_out}")
-    paths = sorted(path for path in folder.dataset.rglob("*") if path.is_file())
-    return [File(path.relative_to(folder.dataset).as_posix(), path.stat().st_size) for path in paths]
+    return [File(path, (folder.dataset / path).stat().st_size) for path in _paths(folder) if _OURS.fullmatch(path)]
+
+
+def not_sent(folder: RunFolder) -> list[str]:
+    """What lies in the dataset's folder and was not written by rlaif: checkpoints, notes, keys."""
+    return [path for path in _paths(folder) if not _OURS.fullmatch(path)]
+
+
+def _paths(folder: RunFolder) -> list[str]:
+    return sorted(path.relative_to(folder.dataset).as_posix() for path in folder.dataset.rglob("*") if path.is_file())
 
 
 def checked_repo(repo: str) -> str:
@@ -72,6 +80,15 @@ def checked_repo(repo: str) -> str:
     return repo
 
 
+def checked_target(repo: str, branch: str | None, pull_request: bool) -> None:
+    """Raises ConfigError for a name that the hub would not take, and for two places at once."""
+    checked_repo(repo)
+    if branch is not None and not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", branch):
+        raise ConfigError(f"--branch '{branch}' cannot be a branch's name; use letters, digits, '-', '_', '.' and '/'")
+    if branch and pull_request:
+        raise ConfigError("--branch and --pr: a pull request is made to the main branch; leave out one of the two")
+
+
 def push(
     folder: RunFolder,
     repo: str,
@@ -81,7 +98,7 @@ def push(
     branch: str | None = None,
     pull_request: bool = False,
 ) -> Pushed:
-    """Make the hub's dataset `repo` what the run's dataset folder is, in one commit; it is made if it is not there.
+    """Make the hub's dataset `repo` what the run's export wrote, in one commit; it is made if it is not there.
 
     The token is HF_TOKEN's, or that of `hf auth login`. What an earlier push left and this one does not have goes with
     the same commit; files that rlaif does not write stay. A repository that is not ours, or is open where `public` was
@@ -91,10 +108,8 @@ def push(
     """
     import huggingface_hub
 
-    if branch and pull_request:
-        raise ConfigError("--branch and --pr: a pull request is made to the main branch; leave out one of the two")
+    checked_target(repo, branch, pull_request)
     files = files_of(folder)
-    checked_repo(repo)
     with _said_clearly(repo):
         token = huggingface_hub.get_token()
     if token is None:
@@ -109,7 +124,7 @@ def push(
         there = _there(api, repo, public, branch)
         ours = {file.path for file in files}
         there_now = [sibling.rfilename for sibling in there.siblings or ()]
-        removed = tuple(path for path in there_now if path not in ours and _LEFT_BY_US.fullmatch(path))
+        removed = tuple(path for path in there_now if path not in ours and _OURS.fullmatch(path))
         # Not upload_folder: with Xet that makes several commits, and a reader could see half of two datasets.
         commit = api.create_commit(
             repo,
@@ -136,9 +151,9 @@ def push(
 
 
 # What this or an earlier version writes into a dataset's folder.
-_LEFT_BY_US = re.compile(
-    r"\w+/(?:train|test)-\d+-of-\d+\.parquet|trl-\w+\.yaml"
-    r"|(?:constitution|pipeline)\.yaml|summary\.json|audit\.(?:json|md)|(?:reliability|coverage)\.png"
+_OURS = re.compile(
+    r"README\.md|\w+/(?:train|test)-\d+-of-\d+\.parquet|trl-\w+\.yaml|(?:constitution|pipeline)\.yaml|summary\.json"
+    r"|audit\.(?:json|md)|(?:accuracy|reliability|coverage|judges|people)\.png"
 )
 
 

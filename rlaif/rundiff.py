@@ -15,14 +15,12 @@ import msgspec
 
 from rlaif.about import constitution_of
 from rlaif.authoring.diff import ROUNDS, Changes, compare
-from rlaif.config import differences
+from rlaif.config import Settings, differences
 from rlaif.errors import ConfigError
-from rlaif.export.provenance import floor_of
-from rlaif.export.selection import selection
-from rlaif.export.strategies import NOTHING, Found, found_in
-from rlaif.models import display_name
-from rlaif.runner import chunks
-from rlaif.runs import existing_run, meaning_of, read_summary, settings_of
+from rlaif.export.provenance import exported_with
+from rlaif.export.selection import kept, selected
+from rlaif.export.strategies import Found
+from rlaif.runs import existing_run, meaning_of, policy_of, read_summary, settings_of
 from rlaif.store import RunFolder
 from rlaif.types import Record
 
@@ -41,7 +39,6 @@ What = Literal[
 ]
 WHATS: tuple[What, ...] = get_args(What)
 EXAMPLES = 3  # of each fate
-_BATCH = 256
 # In thousandths. The journal gives the same answer; another one hardly differs by less.
 _ANOTHER_P = 10
 
@@ -167,23 +164,16 @@ def diff(runs_dir: Path, a: str, b: str) -> RunDiff:
 
 
 def _made(folder: RunFolder) -> Iterator[tuple[Record, Found]]:
-    """What the run's export made of each record, by the settings it was generated with."""
-    run = settings_of(folder)
-    settings = run.export
-    floor = floor_of(folder.records, settings.quality_floor)
-    policy = settings.policy or (display_name(run.models["policy"]) if "policy" in run.models else None)
+    """What the run's last export made of each record."""
+    settings = _exported(folder)
+    for record, found, why in selected(folder.records, settings.export, policy_of(settings)):
+        yield record, kept(found, why)
 
-    def batches() -> Iterator[list[tuple[Record, Found]]]:
-        for some in chunks(folder.records(), _BATCH):
-            yield [(one, found_in(one, settings, floor) if one.outcome == "ok" else NOTHING) for one in some]
 
-    select = selection(batches, settings, policy)
-    for some in batches():
-        for (record, found), why in zip(some, select(some), strict=True):
-            if any(why):
-                left = tuple(pair for pair, reason in zip(found.pairs, why, strict=False) if reason is None)
-                found = Found(left, (), None if left else found.reason or why[0])
-            yield record, found
+def _exported(folder: RunFolder) -> Settings:
+    settings = settings_of(folder)
+    last = exported_with(folder.dataset)
+    return settings if last is None else settings.model_copy(update={"export": last})
 
 
 def _side(folder: RunFolder) -> Side:
@@ -200,7 +190,7 @@ def _settings(a: RunFolder, b: RunFolder, constitutions: bool) -> list[str]:
     """What else the runs were made with, as `path: before -> after`; `constitutions` too, by name and hash."""
 
     def side(folder: RunFolder) -> dict[str, Any]:
-        meaning, settings = meaning_of(folder), settings_of(folder)
+        meaning, settings = meaning_of(folder), _exported(folder)
         exported = settings.export.model_dump(mode="json")
         known = {**meaning, "export": exported, "limit": settings.limit}
         return known if constitutions else {**known, "constitution": None}

@@ -14,6 +14,7 @@ import yaml
 from rlaif.config import Settings, changed, differences
 from rlaif.documents import Document, load
 from rlaif.errors import ConfigError
+from rlaif.models import display_name
 from rlaif.store import RunFolder, write_whole
 from rlaif.version import __version__
 
@@ -100,7 +101,20 @@ def export_records(folder: RunFolder, settings: Settings, meaning: dict[str, Any
     from rlaif.export import export_dataset
 
     about = about_run(folder, settings, meaning, read_summary(folder))
-    return export_dataset(folder.records, folder.dataset, settings.export, about=about, audit=folder.audit)
+    return export_dataset(
+        folder.records,
+        folder.dataset,
+        settings.export,
+        about=about,
+        policy=policy_of(settings),
+        audit=folder.audit,
+    )
+
+
+def policy_of(settings: Settings) -> str | None:
+    """The name that its responses have."""
+    spec = settings.models.get("policy")
+    return None if spec is None else display_name(spec)
 
 
 def dataset_counts(exported: ExportSummary) -> dict[str, Any]:
@@ -109,6 +123,6 @@ def dataset_counts(exported: ExportSummary) -> dict[str, Any]:
         "ties": exported.ties,
         "no_pair": dict(exported.no_pair),
         "left_out": dict(exported.left_out),
-        "left_out_examples": {why: [one.id for one in some] for why, some in exported.left_out_examples.items()},
+        "left_out_examples": {why: list(ids) for why, ids in exported.left_out_examples.items()},
         "rows": {config: dict(splits) for config, splits in exported.rows.items()},
     }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import Any  # plain JSON
 
-from rlaif.hygiene.refusal import is_refusal
+from rlaif.hygiene.refusing import RefusalSample
 from rlaif.journal import Charge
 from rlaif.llm import Tally
-from rlaif.types import REFUSALS, Record
+from rlaif.types import Record
 
 # (model, what it was asked) -> US dollars; None where they are not known.
 Cost = Callable[[str, Tally | Charge], float | None]
@@ -19,40 +18,19 @@ Cost = Callable[[str, Tally | Charge], float | None]
 
 # Failed records that summary.json names; `rlaif show RUN --outcome failed` names all.
 LISTED = 100
-# First drafts that are looked at in a large run, at most: a refusal takes 0.1 ms to see.
-_LOOKED_AT = 2048
 # Before a share of refusals means something, and before the run has cost much.
 _FEWEST, _EARLY = 16, 32
 
 
-@dataclass(slots=True)
-class Drafts:
-    """How many records' first drafts refuse; of more than `_LOOKED_AT` those with the lowest numbers by their ids."""
+class Drafts(RefusalSample):
+    """How many records' first drafts refuse."""
 
-    _refuses: dict[bytes, bool] = field(default_factory=dict)  # by the record's number
-    _below: bytes = b"\xff" * 9
-
-    def add(self, record: Record) -> None:
-        """A record may come again, as far as it has got, and counts once."""
-        number = blake2b(record.id.encode(), digest_size=8).digest()
-        if number >= self._below or number in self._refuses:
-            return
+    def read(self, record: Record) -> None:
+        """A record may come again, as far as it has got."""
         for response in record.responses:
             if response.revises is None and response.side != "weak":
-                self._refuses[number] = response.finish_reason in REFUSALS or is_refusal(response.text)
+                self.add(record.id, response)
                 break
-        if len(self._refuses) > _LOOKED_AT:
-            kept = sorted(self._refuses)[: _LOOKED_AT // 2]
-            self._below = kept[-1] + b"\0"
-            self._refuses = {number: self._refuses[number] for number in kept}
-
-    @property
-    def n(self) -> int:
-        return len(self._refuses)
-
-    @property
-    def refusals(self) -> int:
-        return sum(self._refuses.values())
 
     def plain(self) -> dict[str, int]:
         return {"n": self.n, "refusals": self.refusals}
@@ -109,7 +87,7 @@ class Funnel:
             self.verdicts[verdict.outcome] += 1
         for score in record.scores:
             self.scores["unparsed" if score.value is None else "ok"] += 1
-        self.drafts.add(record)
+        self.drafts.read(record)
 
 
 def funnel_of(records: Iterable[Record]) -> Funnel:

@@ -13,8 +13,9 @@ from huggingface_hub import constants
 
 import rlaif
 from rlaif.api import export
+from rlaif.audit.plots import NAMES
 from rlaif.errors import ConfigError, RlaifError, StoreError
-from rlaif.publish import PushFailed, files_of, push
+from rlaif.publish import PushFailed, files_of, not_sent, push
 from rlaif.store import RunFolder, RunLock
 from tests.hub_server import TOKEN, Hub, Repo, known_hub
 
@@ -70,6 +71,31 @@ def test_a_second_push_sends_what_changed_and_removes_what_is_gone(hub: Hub, fol
     assert second["summary"] == "Fewer"
     assert not any(path.endswith(".parquet") for path in second["added"])
     assert len(hub.stored) == before
+
+
+def test_what_the_export_did_not_write_stays_here(hub: Hub, folder: RunFolder, tmp_path: Path) -> None:
+    before = content(folder)
+    (folder.dataset / ".env").write_text("KEY=secret")
+    (folder.dataset / "dpo").mkdir()
+    (folder.dataset / "dpo" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "private.txt").write_text("mine")
+    (folder.dataset / "notes").symlink_to(tmp_path / "private.txt")
+    push(folder, "me/demo")
+    assert on(hub) == before
+    assert not_sent(folder) == [".env", "dpo/model.safetensors", "notes"]
+
+
+def test_pictures_of_an_earlier_audit_go(hub: Hub, folder: RunFolder) -> None:
+    push(folder, "me/demo")
+    hub.repos["me/demo"].branches["main"] |= dict.fromkeys(NAMES, b"png")
+    assert set(push(folder, "me/demo").removed) == set(NAMES)
+
+
+@pytest.mark.parametrize("branch", ["", "a b", "\x1b[1m", "../x"])
+def test_a_branch_that_cannot_be_is_refused_here(hub: Hub, folder: RunFolder, branch: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a branch's name"):
+        push(folder, "me/demo", branch=branch)
+    assert hub.asked == []
 
 
 def test_open_to_everyone_only_when_told_so(hub: Hub, folder: RunFolder) -> None:

@@ -76,7 +76,7 @@ NO, YES = Response("I'm sorry, but I can't help with that.", "m"), Response("Sur
 def drafts(*responses: Response) -> Drafts:
     seen = Drafts()
     for i, response in enumerate(responses):
-        seen.add(Record(str(i), (), responses=(response,)))
+        seen.read(Record(str(i), (), responses=(response,)))
     return seen
 
 
@@ -86,9 +86,9 @@ def test_of_each_record_the_first_draft_tells_whether_the_policy_refuses() -> No
     seen = drafts(NO, YES, YES, Response("", "m", "content_filter"))
     assert seen.plain() == {"n": 4, "refusals": 2}
     for _ in range(2):  # a record of a later pass is no other one
-        seen.add(record)
-        seen.add(Record("y", (), responses=(weak, YES)))
-        seen.add(Record("z", ()))
+        seen.read(record)
+        seen.read(Record("y", (), responses=(weak, YES)))
+        seen.read(Record("z", ()))
     assert seen.plain() == {"n": 6, "refusals": 2}
 
 
@@ -97,12 +97,12 @@ def test_of_many_drafts_a_sample_is_looked_at_whatever_their_order() -> None:
     begun = time.process_time()
     seen = drafts(*responses)
     assert time.process_time() - begun < 4.0  # all of them would take longer
-    assert 1024 <= seen.n <= 2048
+    assert seen.n == 1024
     assert seen.refusals / seen.n == pytest.approx(0.3, abs=0.05)
     other = Drafts()
     for i in reversed(range(10_000)):
-        other.add(Record(str(i), (), responses=(responses[i],)))
-    assert 1024 <= other.n <= 2048
+        other.read(Record(str(i), (), responses=(responses[i],)))
+    assert other.plain() == seen.plain()
 
 
 @pytest.mark.parametrize(("records", "enough"), [(None, 32), (4, 16), (200, 20), (10_000, 32)])

@@ -35,8 +35,7 @@ from rlaif.backends import ModelSpec, identity_of, open_backend
 from rlaif.backends.scripted import ScriptedBackend
 from rlaif.constitution import Constitution, Principle
 from rlaif.context import Context
-from rlaif.export.pairs import pairs_of
-from rlaif.export.settings import ExportSettings
+from rlaif.export import ExportSettings, pairs_of
 from rlaif.journal import Journal, Traits
 from rlaif.judges import PairComparer
 from rlaif.judges.pairwise import Pairwise, as_text

@@ -68,6 +68,8 @@ def constitution(
     for field, value in {"name": name, "licence": licence, "language": spoken, "version": version}.items():
         if not value.strip():
             raise ConfigError(f"{field}: must not be empty; give one, or leave it out")
+        if not _is_utf8(value):
+            raise ConfigError(f"{field}: {value!r} is not UTF-8; give another with --{field}")
     return Constitution(name=name, version=version, licence=licence, language=spoken, principles=tuple(principles))
 
 
@@ -266,11 +268,17 @@ def _ends(text: str, behind: str) -> bool:
 
 def _encodable(path: Path, place: str, text: str) -> str:
     """JSON may hold what no file in UTF-8 can."""
+    if not _is_utf8(text):
+        raise ConfigError(f"{path}: {place}: half of a surrogate pair, which is no character; remove it")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{path}: {place}: half of a surrogate pair, which is no character; remove it") from None
-    return text
+        return False
+    return True
 
 
 # --- writing ---

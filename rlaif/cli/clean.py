@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif.cli.options import settings
+
 if TYPE_CHECKING:
     from rlaif.cleaning import Cleaned
-    from rlaif.hygiene.clean import Clean, Texts
+    from rlaif.hygiene.clean import Texts
 
 _SHORT = 60  # characters of a text in the table
 
@@ -37,26 +39,10 @@ def clean(
     """
     from rlaif.cleaning import clean_dataset
     from rlaif.cli.generate import mapping
-
-    settings = _settings(assignments or [])
-    _say(clean_dataset(address, to, settings, config=config, split=split, columns=mapping("columns", columns)))
-
-
-def _settings(assignments: list[str]) -> Clean:
-    from pydantic import ValidationError
-
-    from rlaif.config import assigned
-    from rlaif.errors import ConfigError
     from rlaif.hygiene.clean import Clean
 
-    try:
-        return Clean.model_validate(assigned(assignments))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"--set {name}: unknown; there are: {', '.join(Clean.model_fields)}") from None
-        raise ConfigError(f"--set {name}: {first['msg'].removeprefix('Value error, ')}") from None
+    chosen = settings(Clean, assignments)
+    _say(clean_dataset(address, to, chosen, config=config, split=split, columns=mapping("columns", columns)))
 
 
 def _say(done: Cleaned) -> None:
@@ -86,5 +72,5 @@ def _say(done: Cleaned) -> None:
 
 def _texts(row: Texts) -> str:
     """Both sides where there are two, each cut."""
-    cut = [text if len(text) <= _SHORT else f"{text[:_SHORT]}..." for text in row if text]
+    cut = [text if len(text) <= _SHORT else f"{text[:_SHORT]}..." for text in row[:3] if text]
     return " | ".join(cut)

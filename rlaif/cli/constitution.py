@@ -17,10 +17,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @constitution.command("check")
 def check(file: File) -> None:
     """Say whether a constitution is valid; if not, in which lines it is wrong."""
+    from rlaif.cli.text import harmless
     from rlaif.constitution import load_constitution
 
     loaded = load_constitution(file)
-    typer.echo(f"{file}: valid; '{loaded.name}' {loaded.version}, {len(loaded.principles)} principles")
+    count = f"{len(loaded.principles)} principle{'s' * (len(loaded.principles) != 1)}"
+    typer.echo(harmless(f"{file}: valid; '{loaded.name}' {loaded.version}, {count}"))
 
 
 @constitution.command("show")
@@ -102,7 +104,8 @@ def import_(
     known = None if format is None else _format(format)
     read = [formats.read(file, known) for file in files]
     made = formats.constitution(read, to.stem if name is None else name, licence, language)
-    comment = f"Imported from {', '.join(file.name for file in files)}."
+    sources = ", ".join(file.name for file in files)
+    comment = f"Imported from {sources}.".encode(errors="replace").decode()  # a name may be no UTF-8
     if to.with_name(schema.FILE).is_file():
         comment += f"\nyaml-language-server: $schema={schema.FILE}"
     _write_new(to, to_yaml(made, comment))
@@ -139,12 +142,14 @@ def schema(
 ) -> None:
     """The JSON Schema of a constitution, by which editors complete and check it."""
     from rlaif.authoring.schema import as_file
+    from rlaif.cli.text import harmless
 
     if to is None:
         typer.echo(as_file(), nl=False)
     else:
         _write_new(to, as_file())
-        typer.echo(f"{to}: written; begin a YAML file beside it with\n# yaml-language-server: $schema={to.name}")
+        line = f"# yaml-language-server: $schema={to.name}"
+        typer.echo(harmless(f"{to}: written; begin a YAML file beside it with\n{line}"))
 
 
 def _format(name: str) -> Any:  # Any: one of formats.Format, checked here
@@ -157,15 +162,22 @@ def _format(name: str) -> Any:  # Any: one of formats.Format, checked here
 
 
 def _write_new(to: Path, text: str) -> None:
-    """Never over a file that is there."""
+    """Never over a file that is there; nothing is left of one that could not be written whole."""
+    import contextlib
+
     from rlaif.errors import ConfigError
 
+    opened = False
     try:
-        with to.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with to.open("xb") as file:
+            opened = True
+            file.write(text.encode())
     except FileExistsError:
         raise ConfigError(f"{to} is there already; name another file, or remove it first") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        if opened:
+            with contextlib.suppress(OSError):
+                to.unlink()
         raise ConfigError(f"{to} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif.cli.options import RunsDir
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -22,7 +24,7 @@ SHOWN_LINES = 20  # of settings, and of principles
 def diff(
     a: Annotated[str, typer.Argument(metavar="RUN_A", help="Name of a run.")],
     b: Annotated[str, typer.Argument(metavar="RUN_B", help="Name of another one over the same prompts.")],
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     limit: Annotated[int, typer.Option(min=0, max=3, help="Examples of each kind of change.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

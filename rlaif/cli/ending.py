@@ -56,7 +56,6 @@ def _show_what_next(console: Console, result: Result) -> None:
     run = result.run if runs_dir == Path("runs") else f"{result.run} --runs-dir {runs_dir}"
     if result.summary["records"]:
         _print_whole(console, f"look at records: rlaif show {run}")
-    if result.summary["records"]:
         _show_refusals(console, result)
     if result.estimate is not None:
         if result.estimate.records:

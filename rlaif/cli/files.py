@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif.cli.options import RunsDir
+
 if TYPE_CHECKING:
     from rlaif.journal import Journal
 
 journal = typer.Typer(
     help="The journal of answered calls: its size, and what to forget.", no_args_is_help=True, rich_markup_mode=None
 )
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
 
 
 def list_all(runs_dir: RunsDir = Path("runs")) -> None:

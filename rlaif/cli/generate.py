@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rlaif.cli.options import RunsDir
+
 if TYPE_CHECKING:
     from rlaif.job import Job, Observer, Result
 
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, like sample.n=2. Repeatable.")
 ]

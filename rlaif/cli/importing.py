@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rlaif.cli.options import settings
+
 if TYPE_CHECKING:
-    from rlaif.importing import Imported, ImportSettings
+    from rlaif.importing import Imported
 
 AsOption = Literal["auto", "hh", "pairs", "ultrafeedback", "nectar", "ranking", "ratings", "thumbs"]
 
@@ -35,7 +37,7 @@ def import_(
     out and why. Settings: pick (best_vs_worst, all), max_pairs_per_prompt, min_margin, scale, test_fraction, configs.
     """
     from rlaif.cli.generate import mapping
-    from rlaif.importing import import_dataset
+    from rlaif.importing import ImportSettings, import_dataset
 
     done = import_dataset(
         address,
@@ -44,27 +46,10 @@ def import_(
         split=split,
         as_=as_,
         columns=mapping("columns", columns),
-        settings=_settings(assignments or []),
+        settings=settings(ImportSettings, assignments),
         licence=licence,
     )
     _say(done)
-
-
-def _settings(assignments: list[str]) -> ImportSettings:
-    from pydantic import ValidationError
-
-    from rlaif.config import assigned
-    from rlaif.errors import ConfigError
-    from rlaif.importing import ImportSettings
-
-    try:
-        return ImportSettings.model_validate(assigned(assignments))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"--set {name}: there are {', '.join(ImportSettings.model_fields)}") from None
-        raise ConfigError(f"--set {name}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _say(done: Imported) -> None:
@@ -72,12 +57,14 @@ def _say(done: Imported) -> None:
     from rlaif.importing.tally import NOTES, REASONS
 
     typer.echo(harmless(f"read as {done.shape}"))
+    if done.aside:
+        typer.echo(harmless(f"columns left aside: {', '.join(done.aside)}"))
     gave = f"{done.pairs:,} pairs" if done.pairs else "labelled answers"
     typer.echo(f"{done.rows:,} rows read, {gave}")
     for config, splits in done.written.items():
         typer.echo(f"  {config}: " + ", ".join(f"{split} {n:,}" for split, n in splits.items()))
     if done.dropped:
-        typer.echo(f"left out, see {done.folder / 'dropped.jsonl'}:")
+        typer.echo(harmless(f"left out, see {done.folder / 'dropped.jsonl'}:"))
     for reason, n in done.dropped.items():
         typer.echo(f"  {n:,} {reason}: {REASONS[reason]}")
     for note, n in done.notes.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaif.cli.generate import AllowCode, Assignments, Batch, MaxCalls, MaxCost, MaxTime, end, mapping, observer, pair
+from rlaif.cli.options import RunsDir
 from rlaif.cli.text import harmless
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ Run = Annotated[
     str | None,
     typer.Option(help="A run instead of a file: its verdicts, by the labels of `rlaif label`; with --judge, its name."),
 ]
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
 Columns = Annotated[
     str | None,
     typer.Option(

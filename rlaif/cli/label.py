@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif.cli.options import RunsDir
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,7 +31,7 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="Ask nothing: write what was labelled as a file to audit any judge on."),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Say which of two responses is better, without knowing whose they are; an audit then holds judges to it.
 

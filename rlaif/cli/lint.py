@@ -20,7 +20,7 @@ def lint(
     ],
     config: Annotated[str | None, typer.Option(help="Of several this one. [preference, default]")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split. [all]")] = None,
-    rules: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these rules. [all]")] = None,
+    rules: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these. [all but near_duplicates]")] = None,
     columns: Annotated[
         str | None,
         typer.Option(metavar="ROLE=NAME,...", help="Columns of other names: prompt, chosen, rejected, label, ..."),
@@ -56,13 +56,13 @@ def lint(
     )
     printed = as_json is not None and str(as_json) == "-"
     if as_json is not None and not printed:
-        write_whole(as_json, json_of([report]))
+        write_whole(as_json, json_of(report))
     if html is not None:
         from rlaif.lint.page import page
 
-        write_whole(html, page([report]).encode(errors="replace"))
+        write_whole(html, page(report).encode(errors="replace"))
     if printed:
-        typer.echo(json_of([report]), nl=False)
+        typer.echo(json_of(report), nl=False)
     else:
         _show(report)
         for path in (as_json, html):

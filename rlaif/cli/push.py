@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
+from rlaif.cli.options import RunsDir
 
 
 def push(
@@ -28,19 +28,23 @@ def push(
     The token is that of HF_TOKEN or of `hf auth login`, and is never shown. Check the data first: rlaif lint.
     """
     from rlaif.cli.text import harmless
-    from rlaif.publish import checked_repo, files_of
+    from rlaif.publish import checked_target, files_of, not_sent
     from rlaif.publish import push as push_dataset
     from rlaif.runs import existing_run
 
     folder = existing_run(runs_dir, run)
     files = files_of(folder)
     total = f"{len(files)} files, {_size(sum(file.size for file in files))}"
+    if others := not_sent(folder):
+        names = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
+        typer.echo(harmless(f"in the folder, but not written by rlaif, and not sent: {names}"), err=True)
     if dry_run:
-        checked_repo(repo)
+        checked_target(repo, branch, pr)
         width = max(len(file.path) for file in files)
         for file in files:
             typer.echo(harmless(f"{file.path:{width}}  {_size(file.size):>8}"))
         where = f"{repo} ({'public' if public else 'private'})" + (f", branch {branch}" if branch else "")
+        where += ", as a pull request" if pr else ""
         typer.echo(harmless(f"{total}, for the dataset {where}; nothing was sent"))
         typer.echo(harmless(f"check it before it is out: rlaif lint {folder.dataset}"))
         return
@@ -59,6 +63,9 @@ def push(
     open_to = "private" if pushed.private else "public"
     config = min((file.path.partition("/")[0] for file in files if "/" in file.path), key=_first, default="")
     typer.echo(harmless(f'{open_to}; read it with: datasets.load_dataset("{repo}", "{config}")'))
+
+
+_NAMED = 5
 
 
 def _first(config: str) -> bool:

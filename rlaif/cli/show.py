@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rlaif.cli.options import RunsDir
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -18,13 +20,12 @@ if TYPE_CHECKING:
     from rlaif.types import Record, Response, Score, Verdict
 
 Outcome = Literal["ok", "dropped", "failed"]
-RUNS_DIR = typer.Option(help="Folder of all runs and of the journal they share.")
 
 
 def show(
     run: Annotated[str, typer.Argument(help="Name of the run.")],
     record_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A record's id, or its first digits.")] = None,
-    runs_dir: Annotated[Path, RUNS_DIR] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="How many records the list shows.")] = 20,
     outcome: Annotated[Outcome | None, typer.Option(help="List only the records that ended so.")] = None,
     replies: Annotated[bool, typer.Option("--replies", help="Show what the judges said in full.")] = False,
@@ -73,7 +74,8 @@ def show(
 
 def _made(folder: RunFolder, record: Record) -> Made:
     """By the settings of the last export, which the dataset has with it; else by the run's own."""
-    from rlaif.export.provenance import exported_with, floor_of, made_of
+    from rlaif.export.provenance import exported_with, made_of
+    from rlaif.export.ratings import floor_of
     from rlaif.runs import settings_of
 
     settings = exported_with(folder.dataset) or settings_of(folder).export
@@ -113,7 +115,7 @@ def _list(console: Console, records: list[Record], run: str, total: int) -> None
     rows.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
     for record in records:
         outcome = f"{record.outcome}: {record.reason}" if record.reason else f"{record.outcome}"
-        more = (said(record.category or ""), str(len(record.responses)), str(len(record.verdicts)))
+        more = (said(" ".join((record.category or "").split())), str(len(record.responses)), str(len(record.verdicts)))
         prompt = " ".join(record.prompt[-1].content.split())
         rows.add_row(record.id, said(outcome), *more[: len(rows.columns) - 3], said(prompt))
     if not total:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import yaml
 
 from rlaif.export.figures import counts, judges, pairs
+from rlaif.export.front import configs, licence_of
 from rlaif.export.markup import code as code  # the audit's reports have it from here
 from rlaif.export.mix import Mix
 from rlaif.export.origin import About as About
@@ -73,42 +74,20 @@ def card(
 
 
 def _front_matter(summary: ExportSummary, about: About, content: Mapping[Config, str]) -> dict[str, object]:
-    configs = [
-        {
-            "config_name": config,
-            # datasets 5 caches a folder by its last name and these settings: without it, one run's data is another's.
-            "description": f"content {content[config]}",
-            "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in _ordered(splits)],
-        }
-        for config, splits in summary.rows.items()
-    ]
     language = re.split("[-_]", about.language or "")[0].lower()
     known: dict[str, object] = {
         "pretty_name": " ".join(re.sub(r"[^\w.+ -]", " ", about.run).split()),
         "language": [language] if re.fullmatch("[a-z]{2,3}", language) else None,
-        **_licence(about.licence),
+        **licence_of(about.licence),
         "task_categories": ["text-generation"],
         "size_categories": [_size(max((sum(splits.values()) for splits in summary.rows.values()), default=0))],
     }
     tags = ["rlaif", "constitutional-ai", "preference", "trl", "synthetic"]
-    return {**{key: value for key, value in known.items() if value}, "tags": tags, "configs": configs}
-
-
-def _licence(licence: str | None) -> dict[str, object]:
-    """As the hub knows it; one that it does not know by its own name."""
-    if not licence:
-        return {}
-    known = licence.lower()
-    if _LICENCES.fullmatch(known):
-        return {"license": known}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "other"}
-
-
-# Of the hub's list those that data and texts come under.
-_LICENCES = re.compile(
-    r"apache-2\.0|mit|cc0-1\.0|cc-by(?:-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-nd-4\.0|odc-by|odbl|pddl|c-uda"
-    r"|cdla-(?:permissive-[12]|sharing-1)\.0|bsd-[23]-clause|[al]?gpl-3\.0|mpl-2\.0|unlicense|openrail|other|unknown"
-)
+    return {
+        **{key: value for key, value in known.items() if value},
+        "tags": tags,
+        "configs": configs(content, summary.rows),
+    }
 
 
 def _size(rows: int) -> str:
@@ -141,10 +120,6 @@ def _provenance(about: About) -> str:
 
 def _word(run: str) -> str:
     return run if re.fullmatch(r"[\w.+-]+", run) else "RUN"
-
-
-def _ordered(splits: Iterable[str]) -> list[str]:
-    return sorted(splits, reverse=True)  # train before test
 
 
 _CONFIGS: dict[Config, str] = {

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rlaif.export.card import MARKER, About, documents
 from rlaif.export.folder import copied_audit, digest, replaced
 from rlaif.export.mix import Mix
-from rlaif.export.provenance import floor_of
 from rlaif.export.recipes import recipe, recipe_name
 from rlaif.export.rows import rows_of, split_of
-from rlaif.export.selection import Made, selection
+from rlaif.export.selection import selected
 from rlaif.export.settings import ExportSettings
-from rlaif.export.strategies import NOTHING, found_in
 from rlaif.export.tally import ExportSummary, Tally
 from rlaif.types import Record
 
@@ -25,11 +22,13 @@ def export_dataset(
     settings: ExportSettings,
     *,
     about: About,
+    policy: str | None = None,
     audit: Path | None = None,
 ) -> ExportSummary:
     """Write the dataset, replacing what an earlier export left in `folder`; calls no model.
 
     `records` is called once, and once more for a run-wide quantile and for shares of all pairs; memory stays flat.
+    `policy` is the name of the run's policy, for `min_on_policy`.
     `audit` is a folder with the audit of the judges, if there was one: it goes into the dataset and into its card.
     What the records have no evidence for is counted, not refused: the rest of a paid run is still exported.
     Raises ConfigError when `folder` holds something else, StoreError when it cannot be written; both
@@ -37,25 +36,17 @@ def export_dataset(
     """
     from rlaif.export.parquet import Datasets  # late: pyarrow takes 0.2 s to import
 
-    floor = floor_of(records, settings.quality_floor)
-
-    def made() -> Iterator[list[Made]]:
-        for some in _batches(records()):
-            yield [(one, found_in(one, settings, floor) if one.outcome == "ok" else NOTHING) for one in some]
-
-    select = selection(made, settings, settings.policy or about.models.get("policy"))
     tally, mix = Tally(), Mix()
     with replaced(folder, MARKER) as partial:
         with Datasets(partial) as datasets:
-            for some in made():
-                for (record, found), why in zip(some, select(some), strict=True):
-                    found = tally.add(record, found, why)
-                    if record.outcome != "ok":
-                        continue
-                    mix.add(record, found.pairs)
-                    split = split_of(record, settings.test_fraction)
-                    for config, rows in rows_of(record, found.pairs, settings, found.ties).items():
-                        datasets.write(config, split, rows)
+            for record, found, why in selected(records, settings, policy):
+                exported = tally.add(record, found, why)
+                if record.outcome != "ok":
+                    continue
+                mix.add(record, exported.pairs)
+                split = split_of(record, settings.test_fraction)
+                for config, rows in rows_of(record, exported.pairs, settings, exported.ties).items():
+                    datasets.write(config, split, rows)
         written = {config: datasets.rows[config] for config in settings.configs if config in datasets.rows}
         summary = tally.summary(folder, written)
         report = None if audit is None else copied_audit(audit, partial)
@@ -66,12 +57,3 @@ def export_dataset(
             if file := recipe_name(config):
                 (partial / file).write_text(recipe(config, splits), encoding="utf-8")
     return summary
-
-
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    each = iter(records)
-    while some := list(islice(each, _BATCH)):
-        yield some
-
-
-_BATCH = 256  # cleaning is faster for some rows at once

@@ -37,10 +37,9 @@ def pairs(summary: ExportSummary, settings: ExportSettings, mix: Mix) -> str:
             f"{_interval(summary.longer_chosen, summary.pairs)}; mean length {summary.chosen_chars:.0f} characters "
             f"chosen, {summary.rejected_chars:.0f} rejected.\n"
         )
-    refusals, looked_at = mix.refusals
-    if looked_at:
+    if looked_at := mix.chosen.n:
         of = f"{looked_at:,} pairs" + (" looked at" if looked_at < summary.pairs else "")
-        share = refusals / looked_at
+        share = mix.chosen.refusals / looked_at
         parts.append(
             f"The chosen response refuses, partly or fully, in {share:.0%} of {of}{_interval(share, looked_at)}.\n"
         )
@@ -82,7 +81,10 @@ def _rules(summary: ExportSummary, settings: ExportSettings) -> str:
     if settings.max_length_gap is not None:
         rules.append(f"The two differ by {settings.max_length_gap:,} characters at most.")
     if summary.judges:
-        rules += [f"A `{strategy}` pair by verdicts needs {_needs(strategy, settings)}." for strategy in settings.pairs]
+        rules += [
+            f"A{'n' * (strategy == 'above_margin')} `{strategy}` pair by verdicts needs {_needs(strategy, settings)}."
+            for strategy in settings.pairs
+        ]
     if any(strategy.endswith("by side") for strategy in summary.strategies):
         rules.append(
             "In pairs by side nobody compared the two: chosen is of the model, or of the prompt, that was meant to be "

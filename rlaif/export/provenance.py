@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any  # plain JSON
@@ -10,10 +10,8 @@ from typing import Any  # plain JSON
 import yaml
 
 from rlaif.export.pairs import Pair
-from rlaif.export.ratings import score_of
 from rlaif.export.settings import ExportSettings
 from rlaif.export.strategies import found_in
-from rlaif.statistics import quantile
 from rlaif.types import Record
 
 
@@ -79,15 +77,6 @@ def exported_with(dataset: Path) -> ExportSettings | None:
         return ExportSettings.model_validate(pipeline["export"])
     except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError):
         return None
-
-
-def floor_of(records: Callable[[], Iterable[Record]], q: float | None) -> float | None:
-    """The run-wide quantile of the candidates' mean scores; the least score there is if none was rated."""
-    if q is None:
-        return None
-    ended_well = (record for record in records() if record.outcome == "ok")
-    scores = [s for record in ended_well for i in record.candidates() if (s := score_of(record, i)) is not None]
-    return quantile(scores, q) if scores else -1.0
 
 
 Rows = dict[str, list[dict[str, Any]]]  # "preference train" -> rows

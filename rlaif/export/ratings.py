@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from types import MappingProxyType
 
+from rlaif.statistics import quantile
 from rlaif.types import Record, Score
 
 _NONE: Mapping[int, Sequence[int]] = MappingProxyType({})
@@ -57,3 +58,12 @@ def _aspects(record: Record, responses: Sequence[int]) -> dict[tuple[str, str, f
     for score, value in scores_of(record, *responses):
         aspects.setdefault((score.judge, score.principle, score.weight), []).append(value)
     return aspects
+
+
+def floor_of(records: Callable[[], Iterable[Record]], q: float | None) -> float | None:
+    """The run-wide quantile of the candidates' mean scores; the least score there is if none was rated."""
+    if q is None:
+        return None
+    ended_well = (record for record in records() if record.outcome == "ok")
+    scores = [s for record in ended_well for i in record.candidates() if (s := score_of(record, i)) is not None]
+    return quantile(scores, q) if scores else -1.0

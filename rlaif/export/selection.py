@@ -6,22 +6,56 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import islice
 from math import floor as whole
 from typing import Literal
 
 from rlaif.errors import ConfigError
 from rlaif.export.pairs import Pair
+from rlaif.export.ratings import floor_of
 from rlaif.export.settings import ExportSettings
-from rlaif.export.strategies import Found
+from rlaif.export.strategies import NOTHING, Found, found_in
 from rlaif.hygiene.clean import Cleaner, Texts
-from rlaif.hygiene.refusal import is_refusal
-from rlaif.types import REFUSALS, Record, Response
+from rlaif.hygiene.refusing import refuses
+from rlaif.types import Record
 
 Share = Literal["refusal_share", "off_policy_share", "category_balance"]
 Made = tuple[Record, Found]
 Why = Sequence[str | None]  # of a record's pairs and then of its ties: why each is left out, None if it stays
 Selection = Callable[[Sequence[Made]], Iterable[Why]]
 _ROUNDING = 1e-9
+_BATCH = 256  # cleaning is faster for some rows at once
+
+
+def selected(
+    records: Callable[[], Iterable[Record]], settings: ExportSettings, policy: str | None
+) -> Iterator[tuple[Record, Found, Why]]:
+    """All records in their order, with what was found in them, and why each of that is left out.
+
+    `records` is called once, and once more for a run-wide quantile and for shares of all pairs. `policy` is the name of
+    the run's policy, which `min_on_policy` is about unless the settings name another model.
+    """
+    floor = floor_of(records, settings.quality_floor)
+
+    def made() -> Iterator[list[Made]]:
+        each = iter(records())
+        while some := list(islice(each, _BATCH)):
+            yield [(one, found_in(one, settings, floor) if one.outcome == "ok" else NOTHING) for one in some]
+
+    select = selection(made, settings, settings.policy or policy)
+    for some in made():
+        for (record, found), why in zip(some, select(some), strict=True):
+            yield record, found, why
+
+
+def kept(found: Found, why: Why) -> Found:
+    """What is exported of it; a record whose pairs are all left out has none for the reason of its first."""
+    if not any(why):
+        return found
+    n = len(found.pairs)
+    pairs = tuple(pair for pair, reason in zip(found.pairs, why, strict=False) if reason is None)
+    ties = tuple(tie for tie, reason in zip(found.ties, why[n:], strict=True) if reason is None)
+    return Found(pairs, ties, None if pairs else found.reason or why[0])
 
 
 def selection(made: Callable[[], Iterable[Sequence[Made]]], settings: ExportSettings, policy: str | None) -> Selection:
@@ -89,7 +123,7 @@ class _Shares:
         self._hash.append(int.from_bytes(key))
         self._category.append(self._categories.setdefault(record.category, len(self._categories)))
         self._counts.append(counts)
-        self._refuses.append(self._settings.max_refusal_share is not None and _refuses(chosen))
+        self._refuses.append(self._settings.max_refusal_share is not None and refuses(chosen))
         self._on_policy.append(self._policy in (chosen.model, rejected.model))
 
     def reasons(self) -> Iterator[str | None]:
@@ -144,10 +178,6 @@ class _Shares:
             if taken[self._category[i]] <= room:
                 left.append(i)
         return left
-
-
-def _refuses(response: Response) -> bool:
-    return response.finish_reason in REFUSALS or is_refusal(response.text)
 
 
 def _at_most(kept: list[int], counted: bytearray, room: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlaif.export.pairs import Pair
 from rlaif.export.principles import PrincipleStats, PrincipleTally
 from rlaif.export.rows import Split
+from rlaif.export.selection import kept
 from rlaif.export.settings import Config
 from rlaif.export.strategies import NOTHING, Found
 from rlaif.types import Messages, Record
@@ -82,7 +83,7 @@ class ExportSummary:
     example: Example | None
     ties: int = 0  # rows of `preference_soft` that are in no other dataset
     left_out: Mapping[str, int] = field(default_factory=dict)  # pairs that were made, by why they are in no dataset
-    left_out_examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)  # the first few of each
+    left_out_examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ids of the first records
     principles: Mapping[str, PrincipleStats] = field(default_factory=dict)
 
 
@@ -104,7 +105,7 @@ class Tally:
     _rejected_chars: int = 0
     _example: Example | None = None
     _revision: Example | None = None
-    _left_out: dict[str, list[Example]] = field(default_factory=dict)
+    _left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, record: Record, found: Found, why: Sequence[str | None]) -> Found:
         """What of it is exported: all but the pairs and ties that are left out for a reason."""
@@ -113,30 +114,26 @@ class Tally:
         if record.outcome != "ok":
             self._principles.add(record)
             return NOTHING
-        kept = self._kept(record, found, why) if any(why) else found
-        self._principles.add(record, kept.pairs)
+        exported = kept(found, why)
+        self._leave_out(record, found, why)
+        self._principles.add(record, exported.pairs)
         self._judge(record)
-        if kept.reason:
-            self.no_pair[kept.reason] += 1
-        for pair in kept.pairs:
+        if exported.reason:
+            self.no_pair[exported.reason] += 1
+        for pair in exported.pairs:
             self._pair(record, pair)
-        self.ties += len(kept.ties)
+        self.ties += len(exported.ties)
         if self._revision is None:
             self._revision = _revised(record)
-        return kept
+        return exported
 
-    def _kept(self, record: Record, found: Found, why: Sequence[str | None]) -> Found:
-        """A record whose pairs are all left out has none for the reason of its first."""
-        for pair, reason in zip(found.pairs + found.ties, why, strict=True):
+    def _leave_out(self, record: Record, found: Found, why: Sequence[str | None]) -> None:
+        for reason in why:
             if reason is not None:
                 self.left_out[reason] += 1
                 examples = self._left_out.setdefault(reason, [])
                 if len(examples) < _EXAMPLES:
-                    examples.append(_example(record, pair))
-        n = len(found.pairs)
-        pairs = tuple(pair for pair, reason in zip(found.pairs, why, strict=False) if reason is None)
-        ties = tuple(tie for tie, reason in zip(found.ties, why[n:], strict=True) if reason is None)
-        return Found(pairs, ties, None if pairs else found.reason or why[0])
+                    examples.append(record.id)
 
     def summary(self, folder: Path, rows: Mapping[Config, Mapping[Split, int]]) -> ExportSummary:
         pairs = self.strategies.total()

@@ -163,15 +163,6 @@ def candidates_of(row: Values, items: Items, form: Form, problems: list[str]) ->
     return found
 
 
-def best_and_worst(rated: Sequence[Candidate]) -> tuple[Candidate, Candidate] | None:
-    """The first of the best and the first of the worst; None for fewer than two."""
-    if len(rated) < 2:
-        return None
-    best = max(range(len(rated)), key=lambda i: (rated[i].score or 0.0, -i))
-    worst = min((i for i in range(len(rated)) if i != best), key=lambda i: (rated[i].score or 0.0, i))
-    return rated[best], rated[worst]
-
-
 def rating(value: Any, signed: bool = False) -> float | None:
     """A number, or text that is one. -1 is how several sets write that there is none, unless others are below 0."""
     found = number(value)

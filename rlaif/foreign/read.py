@@ -173,7 +173,7 @@ def _path(address: str, config: str | None) -> tuple[Path | None, str | None]:
             return None, config
         return where.folder, config or where.config
     path = Path(address).expanduser()
-    if path.exists():
+    if address and path.exists():
         return path, config
     folder, mark, name = address.rpartition("#")
     if mark and (path := Path(folder).expanduser()).is_dir():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from rlaif.errors import ConfigError
-from rlaif.foreign.candidates import Items, Rated, best_and_worst, candidates_of, items_in, number, ratings_in
+from rlaif.foreign.candidates import Items, Rated, candidates_of, items_in, number, ratings_in
+from rlaif.foreign.rankings import compared
 from rlaif.foreign.turns import Form, is_transcript, turns_of
 from rlaif.foreign.winners import Winner, compared_columns
 from rlaif.types import Message, Messages, Role
@@ -15,37 +17,42 @@ from rlaif.types import Message, Messages, Role
 Pairing = Literal["paired", "unpaired", "ranked", "rated"]
 Values = Mapping[str, Any]  # Any: whatever the row holds
 
+# What a row may have, the most telling first: what is empty or not text makes other problems too.
+Problem = Literal[
+    "not_text",  # a column that holds neither text nor messages: null, a number, another struct
+    "no_turns",  # a transcript without a speaker
+    "unknown_role",
+    "no_prompt",  # implicit, and the sides share no turn
+    "empty_chosen",
+    "empty_rejected",
+    "prefix_mismatch",  # whole conversations that are not the same up to their last turn
+    "empty_prompt",
+    "role_error",  # system first, then user and assistant in turn; a side is the assistant's
+    "identical",
+    "no_label",  # neither up nor down; or nobody knows which of the two is better
+    "too_few_rated",  # under two answers with a rating or rank
+    "tie",  # by the row's own scores or ranks
+    "scores_disagree",  # the rejected side has the higher score, or the margin is below 0
+    "empty_turn",  # in the midst of a prompt
+    "prompt_mismatch",  # the prompt column is no turn of the conversations
+]
+PROBLEMS: tuple[Problem, ...] = get_args(Problem)
 # With one of these a row gives no pair (or, unpaired, no labelled completion); the others are no more than notes.
-FATAL = frozenset(
-    {
-        "not_text",  # a column that holds neither text nor messages: null, a number, another struct
-        "no_prompt",  # implicit, and the sides share no turn
-        "no_turns",  # a transcript without a speaker
-        "empty_prompt",
-        "empty_chosen",
-        "empty_rejected",
-        "prefix_mismatch",  # whole conversations that are not the same up to their last turn
-        "role_error",  # system first, then user and assistant in turn; a side is the assistant's
-        "unknown_role",
-        "identical",
-        "no_label",  # neither up nor down; or nobody knows which of the two is better
-        "too_few_rated",  # under two answers with a rating or rank
-        "tie",  # by the row's own scores or ranks
-        "scores_disagree",  # the rejected side has the higher score
-    }
+FATAL = PROBLEMS[: PROBLEMS.index("empty_turn")]
+MALFORMED: frozenset[Problem] = frozenset(
+    {"not_text", "no_turns", "unknown_role", "no_prompt", "prefix_mismatch", "role_error"}
 )
-NOTES = frozenset(
-    {
-        "empty_turn",  # in the midst of a prompt
-        "prompt_mismatch",  # the prompt column is no turn of the conversations
-    }
-)
+
+
+def fatal(problems: Sequence[str]) -> Problem | None:
+    """The most telling of those with which a row gives nothing."""
+    return next((name for name in FATAL if name in problems), None)
 
 
 class Example(NamedTuple):
     """A row as it is meant; of an unpaired one the completion is `chosen` and `label` says if it is good.
 
-    `problems` are names out of FATAL and NOTES, each once; whatever could be read is there all the same.
+    `problems` are names out of PROBLEMS, each once; whatever could be read is there all the same.
     `margin` is by how much chosen is better where the row says so, in the row's own unit.
     """
 
@@ -55,10 +62,6 @@ class Example(NamedTuple):
     label: bool | None = None
     problems: tuple[str, ...] = ()
     margin: float | None = None
-
-    @property
-    def usable(self) -> bool:
-        return FATAL.isdisjoint(self.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +183,7 @@ def _pair(row: Values, shape: Shape, problems: list[str]) -> Example:
     _check_side(rejected, "empty_rejected", problems)
     if chosen and _same(chosen, rejected):
         problems.append("identical")
-    margin = _margin(row, shape)
-    if margin is not None and shape.margin is None and margin <= 0:
-        problems.append("tie" if margin == 0 else "scores_disagree")
-    return Example(prompt, chosen, rejected, margin=margin)
+    return Example(prompt, chosen, rejected, margin=_margin(row, shape, problems))
 
 
 def _single(row: Values, shape: Shape, problems: list[str]) -> Example:
@@ -206,18 +206,15 @@ def _single(row: Values, shape: Shape, problems: list[str]) -> Example:
 
 def _best_vs_worst(row: Values, shape: Shape, problems: list[str]) -> Example:
     prompt, found = answers(row, shape, problems)
-    pair = best_and_worst([answer for answer in found if answer.score is not None])
-    if pair is None:
-        problems.append("too_few_rated")
-        return Example(prompt, found[0].turns if found else (), ())
-    best, worst = pair
+    pairs = compared(found, span=1.0)
+    if isinstance(pairs, str):
+        problems.append(pairs)
+        sides = sorted((one.turns for one in found), key=lambda turns: turns[-1].content.strip())
+        return Example(prompt, sides[0] if sides else (), sides[-1] if len(sides) > 1 else ())
+    best, worst, margin = pairs[0]
     _check_side(best.turns, "empty_chosen", problems)
     _check_side(worst.turns, "empty_rejected", problems)
-    if best.score == worst.score:
-        problems.append("tie")
-    if _same(best.turns, worst.turns):
-        problems.append("identical")
-    return Example(prompt, best.turns, worst.turns, margin=(best.score or 0.0) - (worst.score or 0.0))
+    return Example(prompt, best.turns, worst.turns, margin=margin)
 
 
 def answers(row: Values, shape: Shape, problems: list[str]) -> tuple[Messages, list[Any]]:
@@ -313,13 +310,17 @@ def _same(a: Messages, b: Messages) -> bool:
     return all(x.role == y.role and x.content.strip() == y.content.strip() for x, y in zip(a, b, strict=True))
 
 
-def _margin(row: Values, shape: Shape) -> float | None:
+def _margin(row: Values, shape: Shape, problems: list[str]) -> float | None:
     if shape.margin is not None:
-        return number(row.get(shape.margin))
-    if shape.chosen_score is None or shape.rejected_score is None:
-        return None
-    better, worse = number(row.get(shape.chosen_score)), number(row.get(shape.rejected_score))
-    return None if better is None or worse is None else better - worse
+        margin = number(row.get(shape.margin))
+    else:
+        better, worse = number(row.get(shape.chosen_score or "")), number(row.get(shape.rejected_score or ""))
+        margin = None if better is None or worse is None else better - worse
+    if margin is not None and margin < 0:
+        problems.append("scores_disagree")
+    elif margin == 0 and shape.margin is None:  # in a column of margins it is how many say that there is none
+        problems.append("tie")
+    return margin
 
 
 def truth(value: Any, zero_is_down: bool = True) -> bool | None:  # Any: whatever the row holds
@@ -387,6 +388,8 @@ _SCORES = (
     ("chosen_score", "rejected_score"),
     ("chosen-rating", "rejected-rating"),
     ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
 )
 _COMPLETION = ("completion", "response", "answer", "output", "generation", "text", "messages")
 _LABEL = ("label", "thumbs", "thumb", "feedback", "vote", "liked", "is_good", "preference")
@@ -398,8 +401,8 @@ def _paired(names: Sequence[str], rows: Sequence[Values], given: Mapping[str, st
     sides = next(((a, b) for a, b in _SIDES if a in names and b in names), (None, None))
     chosen, rejected = given.get("chosen") or sides[0], given.get("rejected") or sides[1]
     winner = None
-    if chosen is None or rejected is None:
-        compared = compared_columns(names, given)
+    if chosen is None or rejected is None or "winner" in given:
+        compared = compared_columns(names, rows, given)
         if compared is None:
             return None
         chosen, rejected, winner = compared
@@ -459,7 +462,12 @@ def _one_answer(
     if pairing == "unpaired":
         label = given.get("label") or next((name for name in _LABEL if name in others), None)
         labels = [] if label is None else [row.get(label) for row in rows]
-        if label is None or ("label" not in given and not any(truth(value) is not None for value in labels)):
+        stars = next((value for value in labels if abs(number(value) or 0) > 1), None)  # of 1 to 5, 1 is no thumb up
+        if "label" in given and stars is not None:
+            raise ConfigError(f"'{label}' has {stars}, neither up nor down; a rating is named --columns score={label}")
+        if label is None or stars is not None:
+            return None
+        if "label" not in given and not any(truth(value) is not None for value in labels):
             return None
         signed = any(value == -1 or value == "-1" for value in labels)
         return replace(shape, label=label, zero_is_down=not signed)
@@ -487,10 +495,16 @@ def _beside(
     return {"context": context, "system": given.get("system"), "category": given.get("category")}
 
 
+# Lists of messages as CSV keeps them: as JSON, or as Python prints them.
+_DUMPED = re.compile(r"""\s*(?:array\()?\[\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
+
+
 def _form(rows: Sequence[Values], column: str) -> Form:
     """By most of the first rows' values."""
     values = [row.get(column) for row in rows]
     texts = [value for value in values if isinstance(value, str)]
+    if texts and 2 * sum(_DUMPED.match(text) is not None for text in texts) > len(texts):
+        raise ConfigError(f"column '{column}' has messages written as text; store them as lists (.jsonl, .parquet)")
     if sum(isinstance(value, (list, dict)) for value in values) > len(texts):
         return "messages"
     return "transcript" if texts and 2 * sum(map(is_transcript, texts)) > len(texts) else "text"

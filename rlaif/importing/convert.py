@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from os.path import commonpath
@@ -15,7 +15,7 @@ import msgspec
 from rlaif.foreign.candidates import Candidate, number
 from rlaif.foreign.rankings import compared, span_of
 from rlaif.foreign.read import Dataset, Row
-from rlaif.foreign.shapes import FATAL, Shape, answers, example
+from rlaif.foreign.shapes import Shape, answers, example, fatal
 from rlaif.hub import PREFIX
 from rlaif.importing.settings import ImportSettings
 from rlaif.importing.tally import Tally
@@ -55,17 +55,21 @@ def converted(
     )
     for where, one in found:
         if isinstance(one, Pair) and one.margin is not None and one.margin < settings.min_margin:
-            tally.drop("low_margin", where, one.prompt)
+            tally.drop("low_margin", one.split, where, *_texts(one))
         elif (name := _name(one)) in seen:
-            tally.drop("duplicate", where, one.prompt)
+            label = None if isinstance(one, Pair) else one.label
+            tally.drop("duplicate", one.split, where, *_texts(one), label=label)
         else:
             seen.add(name)
             yield one
 
 
 def scale_of(dataset: Dataset, shape: Shape) -> tuple[float, float] | None:
-    """The least and the greatest rating there is: the whole dataset is read for it. None where none is needed."""
-    if shape.pairing == "paired" and (shape.margin or shape.chosen_score is None):
+    """The least and the greatest rating there is: the whole dataset is read for it. None where none is needed.
+
+    Of a column of margins from 0 to the greatest; None if that is 1 at most, for they are shares already.
+    """
+    if shape.pairing == "paired" and shape.margin is None and shape.chosen_score is None:
         return None
     if shape.pairing == "unpaired" or (shape.items is not None and shape.items.ranks):
         return None
@@ -73,6 +77,8 @@ def scale_of(dataset: Dataset, shape: Shape) -> tuple[float, float] | None:
     for row in dataset.rows(shape.columns):
         for rating in _ratings(row, shape):
             low, high = min(low, rating), max(high, rating)
+    if shape.margin is not None:
+        return (0.0, high) if high > 1 else None
     return (low, high) if low < high else None
 
 
@@ -81,6 +87,8 @@ def _ratings(row: Row, shape: Shape) -> list[float]:
         scores: list[float | None] = [answer.score for answer in answers(row.values, shape, [])[1]]
     elif shape.rated is not None:
         scores = [shape.rated.of(row.values)]
+    elif shape.margin is not None:
+        scores = [number(row.values.get(shape.margin))]
     else:
         scores = [number(row.values.get(name)) for name in (shape.chosen_score, shape.rejected_score) if name]
     return [score for score in scores if score is not None]
@@ -93,7 +101,7 @@ def _told(dataset: Dataset, tally: Tally) -> Iterator[Row]:
         tally.rows += 1
         where = row.where.removeprefix(folder)
         if row.fault is not None:
-            tally.drop("unreadable", where, detail=row.fault.rpartition(": ")[2])
+            tally.drop("unreadable", row.split, where, because=row.fault.rpartition(": ")[2])
         else:
             yield row._replace(where=where)
 
@@ -123,26 +131,25 @@ def _each(
 
 def _plain(row: Row, shape: Shape, settings: ImportSettings, tally: Tally) -> list[Pair | Labelled]:
     read = example(row.values, shape)
-    if reason := _reason(read.problems):
-        tally.drop(reason, row.where, read.prompt, _others(read.problems, reason))
+    if reason := fatal(read.problems):
+        tally.drop(reason, row.split, row.where, *read[:3], because=_others(read.problems, reason))
         return []
     tally.notes.update(read.problems)
     prompt, chosen, rejected = _stripped(tally, read.prompt, read.chosen, read.rejected)
     category = _category(row, shape)
     if shape.pairing == "unpaired":
         return [Labelled(row.split, prompt, chosen, bool(read.label), category)]
-    margin = read.margin
-    if margin is not None and shape.margin is None:
-        margin = min(1.0, margin / _span(settings))
+    margin = None if read.margin is None else min(1.0, read.margin / _span(settings))
     return [Pair(row.split, prompt, chosen, rejected, margin, category)]
 
 
 def _ranked(row: Row, shape: Shape, settings: ImportSettings, tally: Tally) -> list[Pair | Labelled]:
     problems: list[str] = []
     prompt, found = answers(row.values, shape, problems)
-    if reason := _reason(problems):
-        tally.drop(reason, row.where, prompt)
+    if reason := fatal(problems):
+        tally.drop(reason, row.split, row.where, prompt, because=_others(problems, reason))
         return []
+    tally.notes.update(problems)
     span = span_of(found) if shape.items is not None and shape.items.ranks else _span(settings)
     return _pairs(row.where, row.split, prompt, found, span, _category(row, shape), settings, tally)
 
@@ -159,7 +166,7 @@ def _pairs(
 ) -> list[Pair | Labelled]:
     pairs = compared(found, span, pick=settings.pick, most=settings.max_pairs_per_prompt)
     if isinstance(pairs, str):
-        tally.drop(pairs, where, prompt)
+        tally.drop(pairs, split, where, prompt)
         return []
     made: list[Pair | Labelled] = []
     for better, worse, margin in pairs:
@@ -210,10 +217,12 @@ def _answers(rows: Iterator[Row], shape: Shape, tally: Tally) -> Iterator[tuple[
     encode = msgspec.msgpack.Encoder().encode
     for row_number, row in enumerate(rows):
         read = example(row.values, shape)
-        reason = _reason(read.problems)
+        reason = fatal(read.problems)
         if reason or read.margin is None:
-            tally.drop(reason or "too_few_rated", row.where, read.prompt)
+            reason = reason or "too_few_rated"
+            tally.drop(reason, row.split, row.where, *read[:2], because=_others(read.problems, reason))
             continue
+        tally.notes.update(read.problems)
         prompt, completion, _ = _stripped(tally, read.prompt, read.chosen, ())
         kept = _Answer(row.where, row.split, prompt, completion, read.margin, _category(row, shape))
         yield f"{row.split} {prompt_id(prompt)}", row_number, encode(kept)
@@ -222,16 +231,11 @@ def _answers(rows: Iterator[Row], shape: Shape, tally: Tally) -> Iterator[tuple[
 # --- small things ---
 
 
-def _reason(problems: tuple[str, ...] | list[str]) -> str | None:
-    """The most telling: what is empty or not text makes other problems too."""
-    fatal = [problem for problem in problems if problem in FATAL or problem == "empty_turn"]
-    return min(fatal, key=lambda name: _ORDER.get(name, 50)) if fatal else None
+def _texts(one: Pair | Labelled) -> tuple[Messages, ...]:
+    return (one.prompt, one.chosen, one.rejected) if isinstance(one, Pair) else (one.prompt, one.completion)
 
 
-_ORDER = {"not_text": 0, "no_turns": 1, "unknown_role": 2, "empty_chosen": 3, "empty_rejected": 4, "prefix_mismatch": 5}
-
-
-def _others(problems: tuple[str, ...], reason: str) -> str | None:
+def _others(problems: Sequence[str], reason: str) -> str | None:
     return ", ".join(problem for problem in problems if problem != reason) or None
 
 
@@ -258,13 +262,14 @@ def _category(row: Row, shape: Shape) -> str | None:
 
 
 def _name(one: Pair | Labelled) -> int:
-    """64 bits of what it says."""
-    digest = blake2b(digest_size=8)
-    sides: Mapping[str, Messages]
     if isinstance(one, Pair):
-        sides = {"prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected}
-    else:
-        sides = {"prompt": one.prompt, str(one.label): one.completion}
+        return name_of({"prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected})
+    return name_of({"prompt": one.prompt, str(one.label): one.completion})
+
+
+def name_of(sides: Mapping[str, Messages]) -> int:
+    """64 bits of what is said, and by whom."""
+    digest = blake2b(digest_size=8)
     for side, turns in sides.items():
         digest.update(f"\0{side}".encode())
         for turn in turns:

@@ -15,7 +15,7 @@ from rlaif.export.settings import Config
 from rlaif.foreign.read import open_dataset
 from rlaif.foreign.shapes import shape_of
 from rlaif.importing.card import MARKER, About, card
-from rlaif.importing.convert import Labelled, Pair, converted, scale_of
+from rlaif.importing.convert import Labelled, Pair, converted, name_of, scale_of
 from rlaif.importing.settings import PAIRING, As, ImportSettings
 from rlaif.importing.tally import Imported, Tally
 from rlaif.types import Messages, Record, prompt_id
@@ -34,7 +34,7 @@ def import_dataset(
     settings: ImportSettings | None = None,
     licence: str | None = None,
 ) -> Imported:
-    """Replaces what an earlier import left in `to`. Memory is flat, but for 64 bits a row.
+    """Replaces what an earlier import left in `to`. Memory is flat, but for 64 bits a row and completion.
 
     Raises ConfigError for what is no preference data, or if no row of it could be used, and when `to` holds something
     else; StoreError when it cannot be written. All leave what is there as it was.
@@ -67,8 +67,9 @@ def import_dataset(
             for name in settings.configs
             if name in datasets.rows
         }
+        aside = tuple(name for name in dataset.columns if name not in shape.columns)
         imported = Imported(
-            to, str(shape), tally.rows, tally.pairs, written, _most(tally.dropped), _most(tally.notes), scale
+            to, str(shape), tally.rows, tally.pairs, written, _most(tally.dropped), _most(tally.notes), scale, aside
         )
         content = {name: digest(partial / name) for name in written}
         about = About(address, dataset.config, dataset.splits, licence)
@@ -80,17 +81,14 @@ def import_dataset(
 
 
 class _Said:
-    """The completions to the last prompt: of several pairs there, a text has the label of the first that it is in."""
+    """All completions so far: one that is in several pairs of a prompt has the label of the first of them."""
 
     def __init__(self) -> None:
-        self._prompt: Messages = ()
-        self._seen: set[Messages] = set()
+        self._seen: set[int] = set()
 
     def new(self, prompt: Messages, completion: Messages) -> bool:
-        if prompt != self._prompt:
-            self._prompt, self._seen = prompt, set()
         before = len(self._seen)
-        self._seen.add(completion)
+        self._seen.add(name_of({"prompt": prompt, "completion": completion}))
         return len(self._seen) > before
 
 

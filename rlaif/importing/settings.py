@@ -29,7 +29,8 @@ class ImportSettings(BaseModel):
 
     `pick`: of a prompt's rated answers the best against the worst, or all pairs; at most `max_pairs_per_prompt` of
     them, the widest. `min_margin`: least margin from 0 to 1; of pairs whose rows say no margin it asks nothing.
-    `scale`: lowest and highest rating; None: those that occur. Ranks need none.
+    `scale`: lowest and highest rating; None: those that occur, of a column of margins 0 and the greatest if that is
+    above 1. Ranks need none.
     `test_fraction`: of prompts, by their hash, where the source has one split only; of several, what begins with
     `train` stays that and all others become `test`.
     """

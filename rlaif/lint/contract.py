@@ -1,4 +1,4 @@
-"""What TRL's trainers take, by TRL 1.16's contract or by what the installed one says of itself; it is not imported."""
+"""What TRL's trainers take, as TRL 1.16 does; of an installed one its version and max_length, without importing it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from rlaif.foreign.shapes import Shape
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """`max_length` is the default of DPO and KTO, in tokens. `installed`: it was read from the installed TRL."""
+    """`installed` is a version; `max_length`, in tokens, the default of DPO there, where its source says it."""
 
-    version: str = "1.16"
+    installed: str | None = None
     max_length: int = 1024
-    installed: bool = False
 
     def __str__(self) -> str:
-        return f"TRL {self.version}" + (", installed" if self.installed else "; none is installed here")
+        return f"TRL 1.16's rules; {self.installed or 'none'} is installed"
 
 
 def contract() -> Contract:
-    """Importing TRL takes ten seconds and torch; its version and defaults are in plain sight."""
+    """Importing TRL takes ten seconds and torch; its version and default are in plain sight."""
     try:
         version = metadata.version("trl")
         found = util.find_spec("trl")
@@ -32,11 +31,11 @@ def contract() -> Contract:
     if found is None or found.origin is None:
         return Contract()
     config = Path(found.origin).parent / "trainer" / "dpo_config.py"
-    return Contract(version, _default(config, "max_length") or Contract().max_length, installed=True)
+    return Contract(version, _default(config, "max_length") or Contract().max_length)
 
 
 def trainers(shape: Shape) -> tuple[str, ...]:
-    """Those that take the columns by their names."""
+    """Those of TRL 1.16 that take the columns by their names."""
     match shape.pairing:
         case "paired" if (shape.chosen, shape.rejected) == ("chosen", "rejected") and shape.prompt in (None, "prompt"):
             return ("DPO", "KTO", "Reward")

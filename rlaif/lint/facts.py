@@ -43,7 +43,7 @@ FACTS = np.dtype(
 class Facts(NamedTuple):
     """The fields of FACTS. Bits of ROW_BIT, and for each side of SIDE_BIT; keys are 0 for what is not there.
 
-    The completion of an unpaired row is its chosen side if the label is true or there is none, else its rejected one.
+    What is chosen and rejected of an unpaired row: `sides_of`.
     `looked`: the row is in the sample for what takes long.
     """
 
@@ -73,7 +73,7 @@ def facts(values: Mapping[str, Any], ways: Ways) -> tuple[Facts, Example]:  # An
     """Never raises."""
     shape = ways.shape
     found = example(values, shape)
-    good, bad = (found.chosen, found.rejected) if found.label is not False else ((), found.chosen)
+    good, bad = sides_of(found)
     row = _as_written(values, shape)
     for problem in found.problems:
         if problem == "role_error":
@@ -82,8 +82,7 @@ def facts(values: Mapping[str, Any], ways: Ways) -> tuple[Facts, Example]:  # An
         elif problem != "no_prompt" or shape.form != "text":  # of text without a prompt column every row has it
             row |= _BIT_OF.get(problem, 0)
     asked = found.prompt[-1].content if found.prompt else ""
-    prompt = asked if len(found.prompt) == 1 else "\n\n".join([turn.content for turn in found.prompt])
-    chosen, rejected = _said(good), _said(bad)
+    prompt, chosen, rejected = joined(found.prompt), joined(good), joined(bad)
     prompt_bytes = _bytes(prompt)
     if prompt_bytes >= ways.max_length * _BYTES_A_TOKEN:
         row |= ROW_BIT["prompt_too_long"]
@@ -108,6 +107,15 @@ def facts(values: Mapping[str, Any], ways: Ways) -> tuple[Facts, Example]:  # An
         len(chosen),
         len(rejected),
     ), found
+
+
+def sides_of(found: Example) -> tuple[Messages, Messages]:
+    """The good and the bad one: a completion is bad where its label says so, else good."""
+    return (found.chosen, found.rejected) if found.label is not False else ((), found.chosen)
+
+
+def joined(turns: Messages) -> str:
+    return turns[0].content if len(turns) == 1 else "\n\n".join([turn.content for turn in turns])
 
 
 UNREADABLE = Facts(ROW_BIT["unreadable"])
@@ -201,10 +209,6 @@ def _is_twice(values: Mapping[str, Any], shape: Shape) -> bool:
 
 
 # --- texts ---
-
-
-def _said(side: Messages) -> str:
-    return side[0].content if len(side) == 1 else "\n\n".join(turn.content for turn in side)
 
 
 def _bytes(text: str) -> int:

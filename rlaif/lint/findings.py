@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlaif.foreign.shapes import Shape
 from rlaif.lint.contract import trainers
-from rlaif.lint.rules import FORMATS, ROW, RULES, SIDE, Level
+from rlaif.lint.rules import FORMATS, LEVELS, ROW, RULES, SIDE, Level
 from rlaif.lint.scan import Scan
 from rlaif.lint.tally import Array, Excerpt, Tally
 from rlaif.statistics import wilson
@@ -128,8 +128,8 @@ def sides(tally: Tally, fact: str) -> Sides:
     )
 
 
-def findings(found: Scan, shape: Shape, called: str, rules: Collection[str] = RULES) -> tuple[Finding, ...]:
-    """The gravest first, then in the order of the rules. `called` is the dataset in commands."""
+def findings(found: Scan, shape: Shape, called: str, rules: Collection[str] = RULES) -> list[Finding]:
+    """`called` is the dataset in commands."""
     whole = found.whole
     made = [
         *_of_columns(shape, whole),
@@ -140,12 +140,13 @@ def findings(found: Scan, shape: Shape, called: str, rules: Collection[str] = RU
         *_of_formats(whole),
         *_of_classes(whole, shape),
     ]
+    return [_addressed(one, called) for one in made if one.rule in rules]
+
+
+def ordered(made: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The gravest first, then in the order of the rules."""
     order = list(RULES)
-    kept = [_addressed(one, called) for one in made if one.rule in rules]
-    return tuple(sorted(kept, key=lambda one: (_LEVELS.index(one.level), order.index(one.rule))))
-
-
-_LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+    return tuple(sorted(made, key=lambda one: (LEVELS.index(one.level), order.index(one.rule))))
 
 
 def finding(rule: str, count: int, n: int, called: str, detail: str = "", rows: tuple[Row, ...] = ()) -> Finding:
@@ -245,7 +246,7 @@ def _of_refusals(found: Scan, whole: Tally) -> Iterator[Finding]:
 def _of_lengths(whole: Tally) -> Iterator[Finding]:
     found = lengths(whole)
     if found.longer is not None:
-        level = _bias(found.longer)
+        level = _bias(_beyond(found.longer))
         if level is not None and found.auc is not None:
             longer = found.longer.value > 0.5
             detail = (
@@ -256,9 +257,8 @@ def _of_lengths(whole: Tally) -> Iterator[Finding]:
             count = round(found.longer.value * whole.pairs)
             yield _as(level, found.longer, _finding("length_bias", count, whole.pairs, detail))
     elif found.auc is not None and whole.bads >= _FEWEST and whole.goods >= _FEWEST:
-        far = max(found.auc, 1 - found.auc)
-        if far >= _HARDLY:
-            level = "warning" if far >= _TELLING else "note"
+        level = _bias(max(found.auc, 1 - found.auc))
+        if level is not None:
             detail = f"a good answer is longer than a bad one with {found.auc:.1%}"
             n = whole.goods + whole.bads
             yield _as(level, share_of(found.auc * n, n), _finding("length_bias", round(found.auc * n), n, detail))
@@ -267,11 +267,13 @@ def _of_lengths(whole: Tally) -> Iterator[Finding]:
 _FEWEST = 30  # of each label: under it an AUC of 0.6 is chance
 
 
-def _bias(telling: Share) -> Level | None:
-    for level, edge in (("warning", _TELLING), ("note", _HARDLY)):
-        if telling.low > edge or telling.high < 1 - edge:
-            return "warning" if level == "warning" else "note"
-    return None
+def _bias(telling: float) -> Level | None:
+    return "warning" if telling > _TELLING else "note" if telling > _HARDLY else None
+
+
+def _beyond(telling: Share) -> float:
+    """What the whole interval is beyond, towards either side."""
+    return max(telling.low, 1 - telling.high)
 
 
 def _as(level: Level, share: Share, finding: Finding) -> Finding:
@@ -287,7 +289,7 @@ def _of_formats(whole: Tally) -> Iterator[Finding]:
         if whole.pairs:
             if found.telling is None or found.telling.n < _FEW_ROWS * whole.pairs:
                 continue
-            if (level := _bias(found.telling)) is not None:
+            if (level := _bias(_beyond(found.telling))) is not None:
                 side = "chosen" if found.telling.value > 0.5 else "rejected"
                 share = max(found.telling.value, 1 - found.telling.value)
                 detail = f"{difference}; where only one side has it, it is the {side} one in {share:.1%}"

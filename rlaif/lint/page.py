@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -11,18 +10,19 @@ from markupsafe import Markup, escape
 
 from rlaif.lint.findings import Sides
 from rlaif.lint.report import Histogram, Report
-from rlaif.lint.rules import FORMATS
+from rlaif.lint.rules import FORMATS, LEVELS
 from rlaif.lint.text import interval, numbers, place, scope
 from rlaif.version import __version__
 
 
-def page(reports: Sequence[Report]) -> str:
+def page(report: Report) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["visible"] = visible
     environment.filters["marked"] = marked
     template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
     return template.render(
-        reports=reports,
+        report=report,
+        levels=LEVELS,
         drawn=drawn,
         interval=interval,
         numbers=numbers,

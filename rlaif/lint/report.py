@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +18,8 @@ from rlaif.foreign.read import Dataset, open_dataset
 from rlaif.foreign.shapes import Shape, example, shape_of
 from rlaif.hygiene.duplicates import near
 from rlaif.lint.contract import contract, trainers
-from rlaif.lint.facts import Ways
-from rlaif.lint.findings import Finding, Lengths, Row, Sides, finding, findings, lengths, sides
+from rlaif.lint.facts import Ways, joined
+from rlaif.lint.findings import Finding, Lengths, Row, Sides, finding, findings, lengths, ordered, sides
 from rlaif.lint.rules import FORMATS, RULES, Level
 from rlaif.lint.scan import scan
 from rlaif.lint.tally import Tally
@@ -46,7 +46,7 @@ class Histogram:
 class Report:
     """`splits` has the rows of each; `formats` and `refusals` are by side; `rules` are those that were checked.
 
-    `looked` rows are in the sample for refusals and repetition, `near` were compared with each other (0: not asked).
+    `looked` rows are in the sample for refusals and repetition, `near` were looked at for near duplicates.
     """
 
     source: str
@@ -89,10 +89,11 @@ def linted(
     columns: Mapping[str, str] | None = None,
     processes: int = 1,
 ) -> Report:
-    """`rules`: only these. `limit`: only the first so many rows of each file. `max_length` in tokens, else TRL's.
+    """`rules`: only these. `near_too`: near duplicates besides, which else only `rules` can name.
 
-    `columns` names those that have other names, as in rlaif.foreign.shapes. Raises ConfigError for an address or rule
-    that is not there, and for what is no preference dataset.
+    `limit`: only the first so many rows of each file. `max_length` in tokens, else TRL's. `columns` names those that
+    have other names, as in rlaif.foreign.shapes. Raises ConfigError for an address or rule that is not there, and for
+    what is no preference dataset.
     """
     if unknown := sorted(set(rules) - set(RULES)):
         raise ConfigError(f"unknown rule '{unknown[0]}'; known: {', '.join(RULES)}")
@@ -104,12 +105,14 @@ def linted(
     whole = found.whole
     if not whole.rows:
         raise ConfigError(f"{address}: no rows in it; give a dataset with at least one")
-    checked = frozenset(rules or RULES)
+    checked = set(rules) or {*RULES} - {"near_duplicates"}  # it takes long
+    if near_too:
+        checked.add("near_duplicates")
     called = _called(address, config)
-    made = list(findings(found, shape, called, checked))
+    made = findings(found, shape, called, checked)
     compared = 0
-    if near_too and "near_duplicates" in checked:
-        compared, more = _near(dataset, shape, called)
+    if "near_duplicates" in checked:
+        compared, more = _near(dataset, shape, called, limit)
         made += more
     return Report(
         source=address,
@@ -129,18 +132,17 @@ def linted(
         refusals=sides(whole, "refusal"),
         looked=whole.looked,
         near=compared,
-        rules=tuple(rule for rule in RULES if rule in checked and (near_too or rule != "near_duplicates")),
-        findings=tuple(sorted(made, key=lambda one: _ORDER[one.level])),
+        rules=tuple(rule for rule in RULES if rule in checked),
+        findings=ordered(made),
     )
 
 
 _UNLABELLED = "single answers in completion, without labels"
-_ORDER: Mapping[Level, int] = {"error": 0, "warning": 1, "note": 2}
 
 
-def as_json(reports: Sequence[Report]) -> bytes:
+def as_json(report: Report) -> bytes:
     """The fields of Report and of what is in it; a share is {value, low, high, n}."""
-    content = {"format": FORMAT, "rlaif": __version__, "datasets": [msgspec.to_builtins(one) for one in reports]}
+    content = {"format": FORMAT, "rlaif": __version__, **msgspec.to_builtins(report)}
     return msgspec.json.format(_encode(content), indent=1) + b"\n"
 
 
@@ -197,18 +199,22 @@ def _every(dataset: Dataset, limit: int | None) -> int:
     return 1 + (size if limit is None else min(limit * len(dataset.shares), size)) // SAMPLE
 
 
-def _near(dataset: Dataset, shape: Shape, called: str) -> tuple[int, list[Finding]]:
+def _near(dataset: Dataset, shape: Shape, called: str, limit: int | None) -> tuple[int, list[Finding]]:
+    """How many rows were looked at, and the finding. Rows that say nothing, or cannot be read, are like no other."""
     texts, places = [], []
     numbers: Counter[str] = Counter()
-    for row in islice(dataset.rows(shape.columns), NEAR):
+    limited = (row for share in dataset.shares for row in islice(share.rows(), limit))
+    for row in islice(dataset.rows(shape.columns) if limit is None else limited, NEAR):
         numbers[row.split] += 1
-        found = example(row.values, shape)
-        texts.append("\n".join(turn.content for turns in found[:3] for turn in turns))
-        places.append(f"{row.split} row {numbers[row.split]}")
+        text = "\n".join(map(joined, example(row.values, shape)[:3]))
+        if row.fault is None and not text.isspace():
+            texts.append(text)
+            places.append(f"{row.split} row {numbers[row.split]}")
+    looked = numbers.total()
     like = near(texts)
     again = [i for i, first in enumerate(like) if first != i]
     rows = tuple(Row(places[i], places[like[i]]) for i in again[:3])
-    return len(texts), [finding("near_duplicates", len(again), len(texts), called, rows=rows)] if again else []
+    return looked, [finding("near_duplicates", len(again), looked, called, rows=rows)] if again else []
 
 
 def _histogram(whole: Tally) -> Histogram:

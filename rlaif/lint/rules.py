@@ -6,9 +6,10 @@ Where the thresholds are from: docs/lint.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = get_args(Level)  # the gravest first
 
 
 class Rule(NamedTuple):
@@ -192,7 +193,7 @@ SIDE: Mapping[str, Rule] = {
         "rows with an answer that names its model or maker",
         "warning",
         "The model learns to call itself by another one's name.",
-        _CLEAN,
+        "`rlaif clean DATASET --to FOLDER` drops those whose chosen answer does; a rejected one may.",
         least=0.001,
     ),
     "truncated": Rule(

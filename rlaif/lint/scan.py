@@ -20,7 +20,7 @@ from rlaif.errors import StoreError
 from rlaif.foreign.arrow import table_of
 from rlaif.foreign.read import Dataset, Row, Share
 from rlaif.foreign.shapes import Example
-from rlaif.lint.facts import FACTS, UNREADABLE, Facts, Ways, facts
+from rlaif.lint.facts import FACTS, UNREADABLE, Facts, Ways, facts, sides_of
 from rlaif.lint.tally import MOST, Array, Excerpt, Tally
 from rlaif.lint.twins import KEYS, Place, Spill, Twins, twins
 from rlaif.types import Messages
@@ -138,7 +138,7 @@ def _keys(table: Array, share: int, start: int) -> Array:
 def _excerpt(number: int, row: Row, found: Example | None, tail: bool) -> Excerpt:
     if found is None:
         return Excerpt(number, row.fault or "", "", "")
-    good, bad = (found.chosen, found.rejected) if found.label is not False else ((), found.chosen)
+    good, bad = sides_of(found)
     return Excerpt(number, _end(found.prompt), _end(good, tail), _end(bad, tail))
 
 

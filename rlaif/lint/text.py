@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from rlaif.lint.findings import Finding, Share, Sides
 from rlaif.lint.report import Report
-from rlaif.lint.rules import FORMATS, Level
+from rlaif.lint.rules import FORMATS, LEVELS, Level
 
 Line = tuple[str, str]  # the text, and a style of rich
 
@@ -58,7 +58,7 @@ def figures(report: Report) -> list[tuple[str, str, str, str]]:
 
 
 def verdict(report: Report) -> tuple[str, str]:
-    counts = [(level, report.count(level)) for level in STYLES]
+    counts = [(level, report.count(level)) for level in LEVELS]
     said = ", ".join(counted(n, level) for level, n in counts if n)
     if not said:
         return "clean: no rule found anything", "bold green"
@@ -100,7 +100,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
 
 
 def scope(report: Report) -> str:
-    said = f"{len(report.rules)} rules"
+    said = counted(len(report.rules), "rule")
     if report.looked < report.rows:
         said += f"; refusals and repetition: a sample of {report.looked:,} rows"
     if report.near:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,6 +204,33 @@ def test_what_a_file_says_is_printed_and_not_obeyed(rlaif: Command) -> None:
         assert "\x1b" not in done.out
         assert "\\x1b[31m" in done.out
         assert "[red]" in done.out
+
+
+def test_a_file_whose_name_is_no_utf8_is_imported_under_another_name(rlaif: Command) -> None:
+    listed = rlaif.write("b\udcff.txt", "Prefer the shorter response.\n")
+    done = rlaif("constitution", "import", listed, "--to", "b\udcff.yaml")
+    assert (done.code, done.err) == (2, "rlaif: name: 'b\\udcff' is not UTF-8; give another with --name\n")
+    assert rlaif("constitution", "import", listed, "--to", "b.yaml").code == 0
+    assert (rlaif.folder / "b.yaml").read_text().startswith("# Imported from b?.txt.\n")
+
+
+def test_nothing_is_left_of_a_file_that_could_not_be_written_whole(rlaif: Command) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        done = rlaif("constitution", "schema", "--to", "x.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (done.code, "x.json cannot be written: File too large" in done.err) == (2, True)
+    assert not (rlaif.folder / "x.json").exists()
+
+
+def test_a_name_is_printed_and_not_obeyed(rlaif: Command) -> None:
+    named = sound(VAGUE).model_copy(update={"name": "mi\x1b]0;ne\x07", "principles": (VAGUE,)})
+    done = rlaif("constitution", "check", keep(rlaif, named))
+    assert done.out == "mine.yaml: valid; 'mi\\x1b]0;ne\\x07' 1, 1 principle\n"
+    made = rlaif("constitution", "schema", "--to", "a\x07.json")
+    assert made.out.startswith("a\\x07.json: written")
 
 
 def test_published_files_are_linted_on_80_columns(rlaif: Command, public_data: Callable[[str], Path]) -> None:

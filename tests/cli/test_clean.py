@@ -49,7 +49,7 @@ def test_what_stays_is_unchanged_and_what_goes_is_told(rlaif: Command) -> None:
     out = rlaif.folder / "out"
     assert rows_in(out) == ROWS[:2]
     dropped = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
-    assert [(row["reason"], row["row"]) for row in dropped] == [
+    assert [(row["reason"], row["where"]) for row in dropped] == [
         ("duplicate", "pairs.jsonl:3"),
         ("empty", "pairs.jsonl:4"),
         ("self_identification", "pairs.jsonl:5"),
@@ -88,6 +88,28 @@ def test_columns_types_and_splits_of_a_folder_are_kept(rlaif: Command) -> None:
     assert open_dataset(str(rlaif.folder / "out")).splits == ("train", "test")
 
 
+def test_types_of_what_save_to_disk_made_are_kept(rlaif: Command) -> None:
+    import datasets
+
+    turn = [{"role": datasets.Value("string"), "content": datasets.Value("string")}]
+    old = datasets.Sequence({"role": datasets.Value("string"), "content": datasets.Value("string")})
+    features = datasets.Features(
+        {"chosen": turn, "rejected": old, "n": datasets.Value("int32"), "kind": datasets.ClassLabel(names=["a", "b"])}
+    )
+    asked = {"role": "user", "content": "Why?"}
+    says = {side: [asked, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    columns = {name: [turn[name] for turn in says["rejected"]] for name in ("role", "content")}
+    made = datasets.Dataset.from_list([says | {"rejected": columns, "n": 7, "kind": 1}], features=features)
+    made.save_to_disk(str(rlaif.folder / "saved"))
+    done = rlaif("clean", "saved", "--to", "out")
+    assert done.code == 0, done.err
+    table = parquet.read_table(rlaif.folder / "out/data/train-00000-of-00001.parquet")
+    assert table.schema.field("n").type == pa.int32()
+    assert table.to_pylist() == [says | {"n": 7, "kind": 1}]
+    again = datasets.Dataset.from_parquet(str(rlaif.folder / "out/data/train-00000-of-00001.parquet"))
+    assert again.features["kind"].names == ["a", "b"]
+
+
 def test_labelled_answers_and_transcripts_are_cleaned(rlaif: Command) -> None:
     rows = [{"prompt": "Why?", "completion": f"{i % 2}.", "label": i < 2} for i in range(4)]
     done = rlaif("clean", write(rlaif.folder / "kto.jsonl.gz", rows), "--to", "kto")
@@ -98,6 +120,7 @@ def test_labelled_answers_and_transcripts_are_cleaned(rlaif: Command) -> None:
         {"chosen": f"{asked} So.", "rejected": f"{asked} Not so."},
         {"chosen": f"{asked} So.", "rejected": f"{asked}"},
         {"chosen": "\n\nHuman: Who?\n\nAssistant: He.", "rejected": f"{asked} She.\n\nHuman: No.\n\nAssistant: He."},
+        {"chosen": "\n\nHuman: Who?\n\nAssistant: He.", "rejected": f"{asked} She."},
     ]
     done = rlaif("clean", write(rlaif.folder / "talks.jsonl", talks), "--to", "talks", "--set", "malformed=true")
     assert done.code == 0, done.err
@@ -125,6 +148,9 @@ def test_settings_choose_the_filters_and_test_items_are_read(rlaif: Command) -> 
         ([{"a": 1}], [], "no preference data in the columns a"),
         ([GOOD | {"chosen": " "}], [], "no row of 1 stays: 1 empty"),
         ([GOOD, GOOD | {"score": {"x": 1}}], [], "a column has values of several types"),
+        ([GOOD | {"score": 2**70}], [], "or that Parquet has no type for"),
+        ([GOOD | {"meta": {}}], [], "a column cannot be written as Parquet"),
+        ([GOOD | {"score": 0.5}, GOOD | {"prompt": "Why?", "score": 2**62 + 1}], [], "of several types"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_nothing(

@@ -35,6 +35,15 @@ def test_it_says_what_was_read_written_and_left_out(rlaif: Command) -> None:
     assert "licence: `MIT`" in (rlaif.folder / "made/README.md").read_text()
 
 
+def test_columns_that_nothing_is_made_of_are_told(rlaif: Command) -> None:
+    rlaif.write(
+        "pairs.jsonl", lines([{"prompt": "Q", "history": [["a", "b"]], "chosen": "A", "rejected": "B", "\x1b": 1}])
+    )
+    done = rlaif("import", "pairs.jsonl", "--to", "made")
+    assert "columns left aside: history, \\x1b" in done.out
+    assert "- columns left aside: `history`" in (rlaif.folder / "made/README.md").read_text()
+
+
 def test_columns_of_other_names_are_named(rlaif: Command) -> None:
     rlaif.write("pairs.jsonl", lines([{"ask": "Q", "yes": "A", "no": "B"}]))
     refused = rlaif("import", "pairs.jsonl", "--to", "made")
@@ -59,9 +68,10 @@ def test_a_ranking_is_imported_as_one(rlaif: Command) -> None:
         (["nowhere.jsonl"], "no file or folder nowhere.jsonl"),
         (["pairs.jsonl", "--as", "thumbs"], "no preference data that is unpaired in the columns prompt, chosen"),
         (["pairs.jsonl", "--as", "odd"], "odd"),
-        (["pairs.jsonl", "--set", "margin=1"], "--set margin: there are pick, max_pairs_per_prompt, min_margin"),
+        (["pairs.jsonl", "--set", "margin=1"], "--set margin: unknown; there are: pick, max_pairs_per_prompt, min"),
         (["pairs.jsonl", "--set", "min_margin=2"], "--set min_margin: Input should be less than or equal to 1"),
         (["pairs.jsonl", "--set", "scale=[5, 1]"], "`scale` is the lowest rating and then the highest"),
+        (["pairs.jsonl", "--set", "configs=[sft,dpo]"], "--set configs.1: Input should be 'preference', 'sft'"),
         (["pairs.jsonl", "--split", "dev"], "no split 'dev'; there are: train"),
         (["pairs.jsonl", "--columns", "chosen"], "--columns chosen: write NAME=VALUE"),
         (["pairs.jsonl", "--to", "."], "is not a dataset that rlaif wrote"),

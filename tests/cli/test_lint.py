@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,23 @@ def test_json_goes_to_a_file_or_to_standard_output(rlaif: Command) -> None:
     done = rlaif("lint", name, "--json", "-")
     assert done.code == 1
     assert done.json["format"] == 1
-    assert [one["rule"] for one in done.json["datasets"][0]["findings"]] == ["empty_response"]
+    assert [one["rule"] for one in done.json["findings"]] == ["empty_response"]
     assert "written: report.json" in rlaif("lint", name, "--json", "report.json").out
     assert json.loads((rlaif.folder / "report.json").read_bytes()) == done.json
+
+
+def test_every_option_is_told_of(rlaif: Command) -> None:
+    told = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
+    options = set(re.findall(r"--[a-z-]+", rlaif("lint", "--help", columns=200).out)) - {"--help"}
+    assert len(options) > 8
+    assert [name for name in sorted(options) if name not in told.partition("## What")[0]] == []
+
+
+def test_a_rule_that_is_named_is_checked(rlaif: Command) -> None:
+    done = rlaif("lint", made(rlaif, REPEATED), "--rules", "near_duplicates")
+    assert "near_duplicates: rows that say nearly what an earlier row says" in done.out
+    assert "1 rules" not in done.out
+    assert "1 rule; near duplicates: the first 21 rows" in done.out
 
 
 def test_the_page_is_one_file(rlaif: Command) -> None:
@@ -106,5 +121,5 @@ def test_what_rlaif_exports_is_free_of_errors(rlaif: Command) -> None:
         if config == "prompts":  # no answers in it
             continue
         done = rlaif("lint", str(folder), "--config", config, "--json", "-")
-        errors = [one for one in done.json["datasets"][0]["findings"] if one["level"] == "error"]
+        errors = [one for one in done.json["findings"] if one["level"] == "error"]
         assert (done.code, errors) == (0, []), config

@@ -33,6 +33,14 @@ def test_a_dry_run_lists_the_files_and_needs_no_token(
     assert f"{len(files)} files, " in done.out
     assert "for the dataset me/demo (private), branch next; nothing was sent" in done.out
     assert "rlaif lint runs/first/dataset" in done.out
+    assert done.err == ""
+    rlaif.write("runs/first/dataset/.e\x1b[1mnv", "KEY=secret")
+    again = rlaif("push", "first", "me/demo", "--dry-run", "--pr")
+    assert again.err == "in the folder, but not written by rlaif, and not sent: .e\\x1b[1mnv\n"
+    assert "nv" not in again.out
+    assert "(private), as a pull request; nothing was sent" in again.out
+    both = rlaif("push", "first", "me/demo", "--dry-run", "--pr", "--branch", "next")
+    assert (both.code, "leave out one of the two" in both.err) == (2, True)
     assert hub.asked == []
 
 

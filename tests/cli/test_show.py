@@ -56,6 +56,13 @@ def test_ids_are_never_cut_and_each_opens_its_record(rlaif: Command, columns: in
     assert f"record {ids[2]}" in rlaif("show", "first", ids[2][:8]).out
 
 
+def test_a_record_is_one_line_of_the_list_whatever_its_category(rlaif: Command) -> None:
+    lined = evil_record()
+    keep(rlaif, Record(lined.id, lined.prompt, category="## a\n\nb", outcome="ok"))
+    line = next(line for line in rlaif("show", "first", columns=100).out.splitlines() if lined.id in line)
+    assert "## a b" in line
+
+
 def test_the_list_has_a_limit_and_says_of_how_many(rlaif: Command) -> None:
     rlaif.generate(limit=4)
     done = rlaif("show", "first", "--limit", "2")

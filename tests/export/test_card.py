@@ -186,25 +186,25 @@ def test_refusals_and_categories_are_counted_the_same_in_any_order() -> None:
     for one in made:
         mix.add(*one)
     assert dict(mix.categories) == {"eggs": 40, "milk": 20}
-    assert mix.refusals == (15, 60)
+    assert (mix.chosen.refusals, mix.chosen.n) == (15, 60)
     shuffled = Mix()
     for one in random.Random(1).sample(made, 60):
         shuffled.add(*one)
-    assert (shuffled.refusals, list(shuffled.categories)) == (mix.refusals, ["eggs", "milk"])
+    assert (shuffled.chosen, list(shuffled.categories)) == (mix.chosen, ["eggs", "milk"])
     without = Mix()
     without.add(*refusing(None, 0, True))
-    assert (without.categories, without.refusals) == ({}, (1, 1))
+    assert (without.categories, without.chosen.refusals, without.chosen.n) == ({}, 1, 1)
 
 
 def test_of_many_pairs_a_part_is_looked_at_for_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr("rlaif.export.mix.is_refusal", lambda text: bool(looked.append(text)))
+    monkeypatch.setattr("rlaif.hygiene.refusing.is_refusal", lambda text: bool(looked.append(text)))
     made = [refusing("eggs", i, False) for i in range(200)]
     mix = Mix()
     for i in range(100_000):
         one, pairs = made[i % 200]
         mix.add(one.having(id=f"{i:x}"), pairs)
-    assert 1024 <= mix.refusals[1] <= 2048
+    assert mix.chosen.n == 1024
     assert len(looked) < 20_000
     assert mix.categories == {"eggs": 100_000}
 

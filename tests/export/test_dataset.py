@@ -215,13 +215,14 @@ def test_the_card_lists_the_numbers_and_quotes_what_users_named(tmp_path: Path) 
 
 
 def test_the_card_says_for_each_strategy_what_its_pairs_needed(tmp_path: Path) -> None:
-    pairs = ("best_vs_random", "revision_vs_original", "strong_vs_weak")
+    pairs = ("best_vs_random", "revision_vs_original", "strong_vs_weak", "above_margin")
     settings = ExportSettings.model_validate({"pairs": pairs, "require_consistent": False, "min_p": 0.7})
     export(run(5), tmp_path / "dataset", settings)
     text = (tmp_path / "dataset" / "README.md").read_text()
     assert "`best_vs_random` pair by verdicts needs p >= 0.7 (either order may disagree)" in text
     assert "`revision_vs_original` pair by verdicts needs p >= 0.7 (the same winner in both orders)" in text
     assert "`strong_vs_weak` pair by verdicts needs p >= 0.5 (either order may disagree)" in text
+    assert "An `above_margin` pair by verdicts" in text
     assert "2p - 1, at most 0.2, after a judge that reasoned first" in text
 
 

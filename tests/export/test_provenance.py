@@ -18,7 +18,8 @@ from rlaif.api import export
 from rlaif.backends.scripted import ScriptedBackend
 from rlaif.cli.pairs import NO_PAIR
 from rlaif.export.pairs import NoPair
-from rlaif.export.provenance import exported_with, floor_of, made_of
+from rlaif.export.provenance import exported_with, made_of
+from rlaif.export.ratings import floor_of
 from rlaif.export.settings import Config, ExportSettings
 from rlaif.store import RunFolder
 from rlaif.types import Completion, Record, Request

@@ -57,7 +57,7 @@ def kept(records: Sequence[Record], chosen: ExportSettings, policy: str | None =
 
 def exported(records: Iterable[Record], folder: Path, **more: Any) -> ExportSummary:
     all_of_them = list(records)
-    return export_dataset(lambda: all_of_them, folder, settings(**more), about=ABOUT)
+    return export_dataset(lambda: all_of_them, folder, settings(**more), about=ABOUT, policy="ours")
 
 
 @st.composite
@@ -146,8 +146,9 @@ def test_what_is_left_out_is_counted_with_examples_and_its_record_says_why(tmp_p
     summary = exported(records, tmp_path / "dataset", max_refusal_share=0.25)
     assert summary.pairs == 40
     assert summary.left_out == summary.no_pair == {"refusal_share": 20}
-    (examples,) = summary.left_out_examples.values()
-    assert [example.chosen for example in examples] == [REFUSAL] * 3
+    examples = summary.left_out_examples["refusal_share"]
+    assert len(examples) == 3
+    assert set(examples) < {one.id for one in records[:30]}
     assert summary.rows["preference"] == summary.rows["reward"] == {"train": 40}
     assert summary.rows["prompts"] == {"train": 60}
 
@@ -159,7 +160,7 @@ def test_of_pairs_that_were_there_before_the_first_stays(tmp_path: Path) -> None
     records = [judged(0.9, "How?"), judged(0.95, "how? "), judged(0.1, "How?  "), judged(0.9, "Why?")]
     summary = exported(records, tmp_path / "dataset", clean={})
     assert (summary.pairs, summary.left_out) == (2, {"cleaned: duplicate": 1, "cleaned: conflicting": 1})
-    assert summary.left_out_examples["cleaned: conflicting"][0].id == records[2].id
+    assert summary.left_out_examples["cleaned: conflicting"][0] == records[2].id
 
 
 def test_cleaning_comes_before_the_shares_and_sees_every_pair_once(tmp_path: Path) -> None:

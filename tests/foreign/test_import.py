@@ -18,7 +18,7 @@ from rlaif.errors import ConfigError
 from rlaif.export import About, ExportSettings, export_dataset
 from rlaif.export.parquet import SCHEMAS
 from rlaif.foreign.read import open_dataset
-from rlaif.foreign.shapes import FATAL, NOTES, example, shape_of
+from rlaif.foreign.shapes import FATAL, PROBLEMS, example, shape_of
 from rlaif.importing import Imported, ImportSettings, import_dataset
 from rlaif.importing.tally import NOTES as WORDS
 from rlaif.importing.tally import REASONS
@@ -92,11 +92,25 @@ def test_what_is_dirty_is_left_out_with_its_place_and_its_reason(tmp_path: Path)
         ("source.jsonl:6", "duplicate"),
     ]
     assert sum(done.dropped.values()) + done.pairs == done.rows
+    start = {"reason": "identical", "split": "train", "where": "source.jsonl:5"}
+    assert dropped(tmp_path / "made")[3] == {**start, "prompt": "Q", "chosen": "A", "rejected": "A"}
+
+
+def test_a_turn_that_says_nothing_in_the_midst_of_a_prompt_is_noted(tmp_path: Path) -> None:
+    done = imported(tmp_path, [{"prompt": turns("Q", "", "R"), "chosen": "A", "rejected": "B"}])
+    assert (done.pairs, done.dropped, done.notes) == (1, {}, {"empty_turn": 1})
+
+
+def test_of_several_problems_the_most_telling_is_the_reason(tmp_path: Path) -> None:
+    dirty = {"prompt": turns("Q", "A"), "chosen": " ", "rejected": ""}
+    imported(tmp_path, [{"prompt": "Q", "chosen": "A", "rejected": "B"}, dirty])
+    (line,) = dropped(tmp_path / "made")
+    assert (line["reason"], line["because"]) == ("empty_chosen", "role_error, empty_rejected, identical")
 
 
 def test_every_problem_has_words_for_the_card() -> None:
-    assert FATAL | {"empty_turn"} <= REASONS.keys()
-    assert NOTES - {"empty_turn"} <= WORDS.keys()
+    assert set(FATAL) <= REASONS.keys()
+    assert set(PROBLEMS) - set(FATAL) <= WORDS.keys()
 
 
 def test_a_line_that_is_no_json_is_left_out(tmp_path: Path) -> None:
@@ -141,6 +155,30 @@ def test_ultrafeedback_gives_the_best_against_the_worst_with_a_margin(tmp_path: 
     assert imported(tmp_path, [first, *others], settings={"min_margin": 0.5}).dropped == {"low_margin": 1, "tie": 1}
 
 
+@pytest.mark.parametrize(
+    ("margins", "options", "kept"),
+    [
+        ((3.0, 1.5), {}, [1.0, 0.5]),
+        ((3.0, 1.0), {"scale": (1, 5)}, [0.75, 0.25]),
+        ((0.8, 0.4), {}, [0.8, 0.4]),  # a share already
+        ((3.0, 1.0), {"min_margin": 0.5}, [1.0]),
+        ((2.0, 0.0), {}, [1.0, 0.0]),  # as in rows that say no margin by saying 0
+    ],
+)
+def test_a_column_of_margins_becomes_shares(
+    tmp_path: Path, margins: tuple[float, ...], options: dict[str, Any], kept: list[float]
+) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "A", "rejected": "B", "margin": m} for i, m in enumerate(margins)]
+    imported(tmp_path, rows, settings=options)
+    assert [row["margin"] for row in rows_of(tmp_path / "made")] == kept
+
+
+def test_a_margin_below_zero_disagrees_with_the_pair(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{m}", "chosen": "A", "rejected": "B", "margin": m} for m in (2.0, -0.5)]
+    done = imported(tmp_path, rows)
+    assert (done.pairs, done.dropped) == (1, {"scores_disagree": 1})
+
+
 def test_all_pairs_of_a_ranking_leave_each_answer_one_label(tmp_path: Path) -> None:
     done = imported(tmp_path, [nectar(1, 2, 3, 3)], as_="nectar", settings={"pick": "all"})
     assert texts(tmp_path / "made") == [
@@ -157,6 +195,17 @@ def test_all_pairs_of_a_ranking_leave_each_answer_one_label(tmp_path: Path) -> N
     assert done.scale is None
     done = imported(tmp_path, [nectar(1, 2, 3)], settings={"pick": "all", "max_pairs_per_prompt": 1})
     assert [row["margin"] for row in rows_of(tmp_path / "made")] == [1.0]
+
+
+def test_an_answer_has_one_label_wherever_its_pairs_stand(tmp_path: Path) -> None:
+    rows = [("P", "A", "B"), ("Q", "A", "B"), ("P", "B", "C")]
+    imported(tmp_path, [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in rows])
+    said = [
+        (row["prompt"][0]["content"], row["completion"][0]["content"], row["label"])
+        for row in rows_of(tmp_path / "made", "kto")
+    ]
+    assert said == [("P", "A", True), ("P", "B", False), ("Q", "A", True), ("Q", "B", False), ("P", "C", False)]
+    assert len(rows_of(tmp_path / "made", "sft")) == 2
 
 
 def test_ratings_of_one_prompt_are_compared_however_far_apart_they_are(tmp_path: Path) -> None:
@@ -246,6 +295,16 @@ def test_the_card_says_where_it_is_from_and_what_was_left_out(tmp_path: Path) ->
     assert "license" not in yaml.safe_load(card.split("---")[1])
 
 
+@pytest.mark.parametrize(
+    ("licence", "front"),
+    [("MIT", {"license": "mit"}), ("my own licence", {"license": "other", "license_name": "my-own-licence"})],
+)
+def test_a_licence_is_written_as_the_hub_knows_it(tmp_path: Path, licence: str, front: dict[str, str]) -> None:
+    imported(tmp_path, [{"prompt": "Q", "chosen": "A", "rejected": "B"}], licence=licence)
+    found = yaml.safe_load((tmp_path / "made/README.md").read_text().split("---")[1])
+    assert {name: value for name, value in found.items() if name.startswith("license")} == front
+
+
 def test_an_import_that_fails_leaves_the_last_one(tmp_path: Path) -> None:
     imported(tmp_path, [{"prompt": "Q", "chosen": "A", "rejected": "B"}])
     before = (tmp_path / "made/README.md").read_text()
@@ -287,7 +346,7 @@ def test_a_pair_is_never_of_equals_and_every_row_is_accounted_for(
     again = open_dataset(str(folder / "made"))
     shape = shape_of(again.columns, again.first())
     read = [example(row.values, shape) for row in again.rows()]
-    assert not any(one.problems for one in read)
+    assert {problem for one in read for problem in one.problems} <= {"empty_turn"}
     shuffled = list(rows)
     chance.shuffle(shuffled)
     done = imported(folder, [good, *shuffled])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.errors import ConfigError
-from rlaif.foreign.shapes import FATAL, NOTES, Example, example, shape_of, truth
+from rlaif.foreign.shapes import PROBLEMS, Example, example, fatal, shape_of, truth
 from rlaif.types import Message, Messages
 from tests.foreign.made import nectar, turns, ultrafeedback
 
@@ -152,7 +153,7 @@ def test_what_whole_conversations_can_have(chosen: Any, rejected: Any, problem: 
 def test_a_prompt_beside_other_conversations_is_noted() -> None:
     found = read({"prompt": "Elsewhere?", "chosen": turns("Q", "A"), "rejected": turns("Q", "B")})
     assert found.problems == ("prompt_mismatch",)
-    assert found.usable
+    assert fatal(found.problems) is None
     assert said(found.prompt) == [("user", "Q")]
 
 
@@ -165,6 +166,14 @@ def test_the_common_prefix_is_where_trl_cuts_messages() -> None:
         found = read({"chosen": chosen, "rejected": rejected})
         as_rows = [[{"role": m.role, "content": m.content} for m in part] for part in found[:3]]
         assert as_rows == [chosen[:shared], chosen[shared:], rejected[shared:]]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [("chosen-rating", "rejected-rating"), ("rating_chosen", "rating_rejected"), ("chosen_score", "rejected_score")],
+)
+def test_the_scores_of_both_sides_have_many_names(better: str, worse: str) -> None:
+    assert read({"prompt": "Q", "chosen": "A", "rejected": "B", better: 5.0, worse: 2}).margin == 3
 
 
 @pytest.mark.parametrize(("scores", "problems"), [((3, 1), ()), ((2, 2), ("tie",)), ((1, 3), ("scores_disagree",))])
@@ -187,6 +196,37 @@ def test_two_answers_may_have_no_winner(winner: Any, problem: str) -> None:
     assert read(row, prompt="ask", a="left", b="right", winner="better").chosen[0].content == "A"
 
 
+@pytest.mark.parametrize(
+    ("row", "roles"),
+    [
+        ({"response_1": "B", "response_2": "A", "preference_strength": 1}, {}),  # from -3 to 3
+        ({"response_1": "B", "response_2": "A", "preference_strength": 1}, {"a": "response_1", "b": "response_2"}),
+        ({"output_1": "B", "output_2": "A", "preference": 2}, {}),
+        ({"response_a": "B", "response_b": "A", "preference": "B"}, {}),
+        (
+            {"response_0": "B", "response_1": "A", "better_response_id": 0, "safer_response_id": 1},
+            {"winner": "safer_response_id"},
+        ),
+        (
+            {"human_ref_A": "A", "human_ref_B": "B", "labels": 1},
+            {"a": "human_ref_B", "b": "human_ref_A", "winner": "labels"},
+        ),
+        ({"chosen": "B", "rejected": "A", "who": "b"}, {"a": "chosen", "b": "rejected", "winner": "who"}),
+        ({"response_a": "B", "response_b": "A", "winner": "a", "expert": "b"}, {"winner": "expert"}),
+    ],
+)
+def test_the_winner_is_the_one_that_is_named(row: Row, roles: dict[str, str]) -> None:
+    found = read({"prompt": "Q", **row}, **roles)
+    assert (found.chosen[0].content, found.rejected[0].content, found.problems) == ("A", "B", ())
+
+
+@pytest.mark.parametrize("values", [(1, 0), (1, -2), (True, False)])
+def test_a_number_that_may_mean_either_names_no_winner(values: tuple[Any, Any]) -> None:
+    rows: list[Row] = [{"prompt": "Q", "left": "A", "right": "B", "labels": value} for value in values]
+    shape = shape_of(list(rows[0]), rows, roles={"a": "left", "b": "right", "winner": "labels"})
+    assert [example(row, shape).problems for row in rows] == [("no_label",)] * 2
+
+
 # --- thumbs ---
 
 
@@ -201,6 +241,16 @@ def test_what_is_neither_up_nor_down_has_no_label() -> None:
     rows: list[Row] = [{"prompt": "Q", "response": "A", "label": label} for label in (True, None, 0.7, "maybe", [1])]
     shape = shape_of(["prompt", "response", "label"], rows)
     assert [example(row, shape).problems for row in rows] == [(), *[("no_label",)] * 4]
+
+
+def test_one_star_of_five_is_no_thumb_up() -> None:
+    rows: list[Row] = [{"prompt": "Q", "response": f"A{stars}", "feedback": stars} for stars in (1, 2, "5")]
+    with pytest.raises(ConfigError, match="no preference data in the columns"):
+        shape_of(list(rows[0]), rows)
+    with pytest.raises(ConfigError, match=r"'feedback' has 2, neither up nor down; .* --columns score=feedback"):
+        shape_of(list(rows[0]), rows, roles={"label": "feedback"})
+    shape = shape_of(list(rows[0]), rows, roles={"score": "feedback"})
+    assert [example(row, shape).margin for row in rows] == [1, 2, 5]
 
 
 def test_where_minus_one_is_down_zero_is_neither() -> None:
@@ -286,6 +336,12 @@ def test_columns_of_other_names_are_named() -> None:
         read(row, better="yes")
 
 
+@pytest.mark.parametrize("written", [json.dumps, str])
+def test_messages_written_as_text_are_refused(written: Any) -> None:
+    with pytest.raises(ConfigError, match="column 'chosen' has messages written as text; store them as lists"):
+        read({"prompt": "Q", "chosen": written(turns("Q", "A")), "rejected": written(turns("Q", "B"))})
+
+
 def test_only_what_is_asked_for_is_looked_for() -> None:
     row = {"prompt": "Q", "chosen": "A", "rejected": "B", "completion": "A", "label": True}
     assert shape_of(list(row), [row]).pairing == "paired"
@@ -326,12 +382,12 @@ def test_no_row_raises_and_a_usable_one_has_two_different_sides(good: Row, data:
     row = {name: data.draw(st.just(value) | ANY) for name, value in good.items() if data.draw(st.booleans())}
     shape = shape_of(list(good), [good])
     found = example(row, shape)
-    assert set(found.problems) <= FATAL | NOTES
+    assert set(found.problems) <= set(PROBLEMS)
     assert len(set(found.problems)) == len(found.problems)
     for message in (*found.prompt, *found.chosen, *found.rejected):
         assert isinstance(message, Message)
         assert isinstance(message.content, str)
-    if found.usable:
+    if fatal(found.problems) is None:
         assert found.prompt[-1].role == "user"
         assert found.chosen[-1].content.strip()
         assert found.chosen != found.rejected
@@ -348,4 +404,10 @@ def test_any_rows_have_a_shape_or_one_error(rows: list[Row]) -> None:
     except ConfigError:
         return
     for row in rows:
-        assert set(example(row, shape).problems) <= FATAL | NOTES
+        assert set(example(row, shape).problems) <= set(PROBLEMS)
+
+
+@pytest.mark.parametrize("row", [nectar(2, 1, 3, 1, 3), ultrafeedback((5, 5), (1, 1), (5, 5), (1, 1)), nectar(1, 1)])
+def test_of_equally_good_answers_the_text_decides_whatever_their_order(row: Row) -> None:
+    column = "answers" if "answers" in row else "completions"
+    assert read(row)[:3] == read(row | {column: row[column][::-1]})[:3]

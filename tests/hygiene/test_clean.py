@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def test_unpaired_rows_and_rows_without_a_prompt_are_cleaned_too() -> None:
     assert reasons(rows) == [None, "duplicate", None, "conflicting", "empty"]
 
 
+def test_an_answer_with_both_labels_is_in_conflict() -> None:
+    rows = [Texts("How?", "So.", None, label) for label in (True, True, False)]
+    kept, dropped = cleaned(rows, Clean())
+    assert kept == rows[:1]
+    assert dropped.counts == {"duplicate": 1, "conflicting": 1}
+
+
 def test_the_filters_that_are_off_by_default_look_at_the_chosen_side() -> None:
     loop, cut = "I am sorry. " * 30, "Take the eggs, the flour,"
     no = "I'm sorry, but I can't help with that."
@@ -73,6 +81,40 @@ def test_near_duplicates_are_rows_unless_it_is_said_that_prompts_are_meant() -> 
     ]
     assert reasons(rows, near=0.8) == [None, None, "near_duplicate"]
     assert reasons(rows, near=0.8, alike="prompt") == [None, "near_duplicate", "near_duplicate"]
+
+
+def test_a_row_that_went_itself_contradicts_no_other() -> None:
+    first, prompt, answer = text(2), text(1), text(3)
+    rows: list[tuple[str | None, str, str | None]] = [
+        (prompt, first, answer),
+        (with_changes(prompt, 1), with_changes(first, 1), answer),  # goes, as it is near to the one before
+        (with_changes(prompt, 1), answer, with_changes(first, 1)),  # so near to the first, it is not in conflict
+    ]
+    assert reasons(rows, near=0.8) == [None, "near_duplicate", "near_duplicate"]
+
+
+class OneMeaning:
+    """A stand-in for the embeddings: all prompts that begin with the same word mean the same."""
+
+    def __init__(self, threshold: float) -> None:
+        self._seen: list[str] = []
+
+    def add(self, texts: Sequence[str]) -> list[int | None]:
+        found: list[int | None] = []
+        for said in texts:
+            word = said.split()[0]
+            found.append(self._seen.index(word) if word in self._seen else None)
+            self._seen.append(word)
+        return found
+
+
+def test_a_row_that_went_for_its_meaning_contradicts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif.hygiene.clean.Similar", OneMeaning)
+    rows = [Texts("why so?", "A", "B"), Texts("why not?", "A", "B"), Texts("why not?", "B", "A"), Texts("who?", "A")]
+    gone = [None, "semantic_duplicate", "semantic_duplicate", None]
+    at_once, one_by_one = Cleaner(Clean(semantic=0.9)), Cleaner(Clean(semantic=0.9))
+    assert [why and why[0] for why in at_once.reasons(rows)] == gone
+    assert [one_by_one.reason(*row) for row in rows] == gone
 
 
 def test_test_items_are_named_with_what_was_held_of_them(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Tags(HTMLParser):
 
 def test_the_page_loads_and_runs_nothing_and_shows_texts_as_text(tmp_path: Path) -> None:
     report = lint(tmp_path, [evil(i) for i in range(40)])
-    text = page([report])
+    text = page(report)
     tags = Tags(text)
     assert tags.open == []
     names = {name for name, _ in tags.tags}
@@ -67,7 +67,7 @@ def test_the_page_loads_and_runs_nothing_and_shows_texts_as_text(tmp_path: Path)
 def test_the_page_has_every_finding_both_histograms_and_all_forms(tmp_path: Path) -> None:
     rows = [text_pair(i, chosen=f"- **Elm** number {i}, https://example.org") for i in range(50)]
     report = lint(tmp_path, [*rows, text_pair(60, chosen="")])
-    text = page([report])
+    text = page(report)
     assert report.findings
     for finding in report.findings:
         assert finding.rule in text
@@ -78,12 +78,12 @@ def test_the_page_has_every_finding_both_histograms_and_all_forms(tmp_path: Path
 
 
 def test_a_clean_dataset_and_one_of_single_answers_have_pages_too(tmp_path: Path) -> None:
-    assert "No rule found anything." in page([lint(tmp_path, [pair(i) for i in range(4)])])
+    assert "No rule found anything." in page(lint(tmp_path, [pair(i) for i in range(4)]))
     rows = [{"prompt": turns("Where does it grow?"), "completion": turns(f"In wood {i}.", first="assistant")}
             for i in range(4)]  # fmt: skip
     report = lint(tmp_path, rows)
-    assert Tags(page([report])).open == []
-    assert page([report]).count('class="area-') == 1
+    assert Tags(page(report)).open == []
+    assert page(report).count('class="area-') == 1
 
 
 @given(st.text())
@@ -94,9 +94,8 @@ def test_marked_words_are_escaped(text: str) -> None:
 
 def test_json_has_all_figures_under_a_format(tmp_path: Path) -> None:
     report = lint(tmp_path, [*[pair(i) for i in range(10)], evil(1)])
-    content = json.loads(as_json([report]))
-    assert content["format"] == 1
-    (dataset,) = content["datasets"]
+    dataset = json.loads(as_json(report))
+    assert dataset["format"] == 1
     assert dataset["rows"] == 11
     assert dataset["splits"] == {"train": 11}
     assert dataset["lengths"]["longer"]["n"] == 11
@@ -110,8 +109,8 @@ def test_json_has_all_figures_under_a_format(tmp_path: Path) -> None:
 
 def test_what_utf8_cannot_write_is_written_as_a_question_mark(tmp_path: Path) -> None:
     report = lint(tmp_path, [pair(0), pair(1, prompt=turns("\ud800"))])
-    assert json.loads(as_json([report]))["datasets"][0]["findings"]
-    assert page([report]).encode(errors="strict")
+    assert json.loads(as_json(report))["findings"]
+    assert page(report).encode(errors="strict")
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -135,7 +134,8 @@ def test_the_contract_is_read_from_an_installed_trl_without_importing_it(
     (tmp_path / "trl-9.9.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: trl\nVersion: 9.9.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = contract()
-    assert found == Contract("9.9.0", 2048, installed=True)
-    assert str(found) == "TRL 9.9.0, installed"
+    assert found == Contract("9.9.0", 2048)
+    assert str(found) == "TRL 1.16's rules; 9.9.0 is installed"
     (package / "dpo_config.py").write_text("max_length = ")
-    assert contract().max_length == 1024
+    assert contract() == Contract("9.9.0")
+    assert str(Contract()) == "TRL 1.16's rules; none is installed"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlaif.errors import ConfigError
-from rlaif.lint.rules import RULES
+from rlaif.export.settings import ExportSettings
+from rlaif.hygiene.clean import Clean, Cleaner
+from rlaif.lint.rules import RULES, SIDE
 from tests.lint.made import Row, counts, lint, named, pair, single, text_pair, turns, write
 
 GOOD = [pair(i) for i in range(40)]
@@ -290,6 +293,49 @@ def test_near_duplicates_are_looked_for_where_asked(tmp_path: Path) -> None:
     assert report.near == 43
 
 
+def test_near_duplicates_are_looked_for_by_name_too_and_with_other_rules(tmp_path: Path) -> None:
+    rows = [*GOOD_TEXT, *[text_pair(50, chosen=f"{LONG[:600]} And then the number {i}.") for i in range(3)]]
+    report = lint(tmp_path, rows, rules=["near_duplicates"])
+    assert counts(report) == {"near_duplicates": 2}
+    assert report.rules == ("near_duplicates",)
+    assert lint(tmp_path, rows, rules=["identical"], near_too=True).rules == ("identical", "near_duplicates")
+    assert "near_duplicates" not in lint(tmp_path, rows).rules
+
+
+def test_rows_that_say_nothing_are_not_near_to_each_other(tmp_path: Path) -> None:
+    nothing = text_pair(0, prompt="", chosen=" ", rejected="")
+    path = Path(write(tmp_path / "train.jsonl", [*GOOD_TEXT, nothing, nothing]))
+    path.write_text(path.read_text() + "{broken\n{broken too\n")
+    report = lint_file(path, near_too=True)
+    assert named(report, "unreadable").count == 2
+    assert named(report, "empty_prompt").count == 2
+    assert "near_duplicates" not in counts(report)
+    assert report.near == 44
+
+
+def test_a_limit_holds_for_near_duplicates_of_each_file(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "train.jsonl", [*GOOD_TEXT[:10], GOOD_TEXT[0]])
+    write(tmp_path / "data" / "test.jsonl", [*GOOD_TEXT[20:29], GOOD_TEXT[3], GOOD_TEXT[4]])
+    report = lint_file(tmp_path / "data", near_too=True, limit=10)
+    assert (report.rows, report.near) == (20, 20)
+    (row,) = named(report, "near_duplicates").rows
+    assert (row.place, row.like) == ("test row 10", "train row 4")
+
+
+def test_the_gravest_finding_comes_first(tmp_path: Path) -> None:
+    near = [text_pair(50, chosen=f"{LONG[:600]} And then the number {i}.") for i in range(3)]
+    bad = [text_pair(60, prompt="Why?"), text_pair(61, chosen=""), GOOD_TEXT[0]]
+    rules = ["short_prompt", "duplicate_pairs", "near_duplicates", "empty_response", "duplicate_prompts"]
+    report = lint(tmp_path, [*GOOD_TEXT, *near, *bad], rules=rules)
+    assert [(one.level, one.rule) for one in report.findings] == [
+        ("error", "empty_response"),
+        ("warning", "duplicate_pairs"),
+        ("warning", "near_duplicates"),
+        ("note", "short_prompt"),
+        ("note", "duplicate_prompts"),
+    ]
+
+
 def test_only_the_rules_asked_for_are_told(tmp_path: Path) -> None:
     rows = [*GOOD, answered("", ""), pair(99, prompt=turns("Why?"))]
     assert set(counts(lint(tmp_path, rows, rules=["short_prompt"]))) == {"short_prompt"}
@@ -306,7 +352,29 @@ def test_max_length_is_that_of_the_training(tmp_path: Path) -> None:
 
 def test_every_rule_has_words_for_why_and_is_found_by_a_test() -> None:
     here = Path(__file__).read_text()
+    told = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
     for name, rule in RULES.items():
         assert rule.what
         assert rule.why.endswith(".")
         assert f'"{name}"' in here or f"'{name}'" in here, name
+        assert f"`{name}`" in told, name
+
+
+def test_the_ways_out_name_settings_that_are_there() -> None:
+    ours = re.findall(r"export\.(\w+)", " ".join(rule.way_out for rule in RULES.values()))
+    theirs = re.findall(r"--set (\w+)=", " ".join(rule.way_out for rule in RULES.values()))
+    assert set(ours) == {"max_pairs_per_prompt", "max_length_gap"} <= set(ExportSettings.model_fields)
+    assert set(theirs) == {"truncated", "repetition", "refusal", "near"} <= set(Clean.model_fields)
+
+
+# What the way out of the others needs, or says besides.
+CLEANED: dict[str, tuple[bool, bool]] = {"self_identification": (True, False)}
+
+
+@pytest.mark.parametrize("rule", [rule for rule in SIDE if "drops such rows" in SIDE[rule].way_out or rule in CLEANED])
+def test_clean_drops_what_the_way_out_says(rule: str) -> None:
+    (row,) = (row for row in IN_ONE_ROW[rule][:1])
+    prompt, bad, good = (row[name][-1]["content"] for name in ("prompt", "chosen", "rejected"))
+    dropped = tuple(Cleaner(Clean()).reason(prompt, *sides) == rule for sides in ((bad, good), (good, bad)))
+    assert dropped == CLEANED.get(rule, (True, True))
+    assert ("whose chosen answer does" in SIDE[rule].way_out) == (dropped == (True, False))
