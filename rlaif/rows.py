@@ -51,6 +51,8 @@ def _csv(path: Path, columns: Columns) -> Iterator[Row]:
     start = 1
     try:
         header = next(lines, [])
+        if twice := next((name for name in header if header.count(name) > 1), None):
+            raise ConfigError(f"{path}: several columns are named '{twice}'; rename them")
         start = lines.line_num + 1
         for fields in lines:
             if len(fields) > len(header):

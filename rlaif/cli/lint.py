@@ -39,10 +39,14 @@ def lint(
 
     Exit code 0: no errors; 1: errors, with --strict also warnings; 2: it cannot be read as a preference dataset.
     """
+    from rlaif.errors import ConfigError
     from rlaif.lint.report import as_json as json_of
     from rlaif.lint.report import linted
     from rlaif.store import write_whole
 
+    for path in (as_json, html):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{path.parent} is no folder; make it first")
     report = linted(
         dataset,
         config,

@@ -95,18 +95,13 @@ def share_of(count: float, n: int) -> Share:
 
 def lengths(tally: Tally) -> Lengths:
     return Lengths(
-        mean_of(tally.good_lengths),
-        mean_of(tally.bad_lengths),
+        tally.good_chars / tally.goods if tally.goods else None,
+        tally.bad_chars / tally.bads if tally.bads else None,
         tally.prompt_chars / max(tally.rows, 1),
         share_of(tally.longer + tally.equal / 2, tally.pairs) if tally.pairs else None,
         tally.equal,
         auc(tally.good_lengths, tally.bad_lengths),
     )
-
-
-def mean_of(histogram: Array) -> float | None:
-    n = int(histogram.sum())
-    return float((histogram * np.arange(len(histogram))).sum()) / n if n else None
 
 
 def auc(good: Array, bad: Array) -> float | None:

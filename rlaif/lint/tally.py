@@ -13,7 +13,7 @@ from rlaif.lint.facts import BAD, GOOD, ROW_BIT, SIDE_BIT
 from rlaif.lint.rules import SIDE
 
 MOST = 3  # examples of a rule
-LONGEST = 1 << 16  # characters; longer texts count as that long
+LONGEST = 1 << 16  # characters; for the histogram and the AUC longer texts are that long
 _CATEGORIES = 1000  # names that are counted; what comes after them is "(others)"
 
 Array = Any  # of FACTS, or of bool; numpy's own types for records say no more
@@ -55,6 +55,8 @@ class Tally:
     both: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     prompt_chars: int = 0
+    good_chars: int = 0
+    bad_chars: int = 0
     good_lengths: Array = field(default_factory=lambda: np.zeros(LONGEST + 1, np.int64))
     bad_lengths: Array = field(default_factory=lambda: np.zeros(LONGEST + 1, np.int64))
     examples: dict[str, list[Excerpt]] = field(default_factory=dict)
@@ -102,6 +104,8 @@ class Tally:
         rejected = np.minimum(facts["rejected_chars"], LONGEST)
         self.longer += int((facts["chosen_chars"] > facts["rejected_chars"])[pairs].sum())
         self.equal += int((facts["chosen_chars"] == facts["rejected_chars"])[pairs].sum())
+        self.good_chars += int(facts["chosen_chars"][good].sum(dtype=np.int64))
+        self.bad_chars += int(facts["rejected_chars"][bad].sum(dtype=np.int64))
         self.good_lengths += np.bincount(chosen[good], minlength=LONGEST + 1)
         self.bad_lengths += np.bincount(rejected[bad], minlength=LONGEST + 1)
 
@@ -127,5 +131,6 @@ class Tally:
 OTHERS = "(others)"
 _ADDED: Sequence[str] = (
     *("rows", "pairs", "goods", "bads", "looked", "looked_pairs", "looked_goods", "looked_bads", "longer", "equal"),
-    *("rows_with", "good", "bad", "only_good", "only_bad", "both", "prompt_chars", "good_lengths", "bad_lengths"),
+    *("rows_with", "good", "bad", "only_good", "only_bad", "both", "prompt_chars", "good_chars", "bad_chars"),
+    *("good_lengths", "bad_lengths"),
 )
