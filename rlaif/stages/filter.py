@@ -10,14 +10,24 @@ from pydantic import Field
 from rlaif.context import Context
 from rlaif.hygiene.leaks import critique_leak, role_tags
 from rlaif.hygiene.repetition import repeats
+from rlaif.hygiene.truncation import truncated
 from rlaif.hygiene.words import plain
 from rlaif.stages import Stage
 from rlaif.types import REFUSALS, Drop, Record, Response
 
 Rule = Literal[
-    "empty", "refused", "truncated", "repetition", "role_tags", "critique_leak", "prompt_echo", "no_op_revision"
+    "empty",
+    "refused",
+    "truncated",
+    "repetition",
+    "role_tags",
+    "critique_leak",
+    "prompt_echo",
+    "no_op_revision",
+    "cut_off",
 ]
-RULES: tuple[Rule, ...] = get_args(Rule)
+# The last one is a guess from the text: for where a stop sequence ends it, and nothing says so.
+RULES: tuple[Rule, ...] = get_args(Rule)[:-1]
 
 
 class Filter(Stage):
@@ -52,6 +62,8 @@ def _broken(rule: Rule, record: Record, response: Response) -> bool:
             return response.finish_reason in REFUSALS
         case "truncated":
             return response.finish_reason == "length"
+        case "cut_off":
+            return truncated(text)
         case "repetition":
             return repeats(text)
         case "role_tags":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from rlaif.stages.filter import RULES, Filter, Rule, repeats
@@ -221,6 +223,14 @@ async def test_dropped_responses_are_not_looked_at_again() -> None:
     assert after.drops == (Drop(0, "duplicate"),)
 
 
-def test_every_rule_is_on_by_default() -> None:
+def test_every_rule_but_a_guess_is_on_by_default() -> None:
     assert Filter().rules == RULES
-    assert len(RULES) == 8
+    assert set(get_args(Rule)) - set(RULES) == {"cut_off"}
+
+
+async def test_what_a_stop_sequence_cut_before_its_list_is_dropped_on_request() -> None:
+    made = record("You can do three things:", "Lock the door, and check it twice.")
+    after, _ = await through(Filter(rules=("cut_off",), min_candidates=0), made)
+    assert after.drops == (Drop(0, "cut_off"),)
+    after, _ = await through(Filter(min_candidates=0), made)
+    assert after.drops == ()
