@@ -12,15 +12,13 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
 
-from rig import HERE, Measured, measured
+from rig import HERE, Measured, folder_or_new, measured
 
 TIMEOUT_S = 3600
 ROW_GROUP = 1000
@@ -44,7 +42,7 @@ def main() -> None:
         print(json.dumps(run(given.folder, given.processes)))
         return
     found = []
-    with _folder(given.folder) as folder:
+    with folder_or_new(given.folder) as folder:
         for rows in given.rows:
             path = folder / f"{given.form}-{rows}.parquet"
             if not path.is_file():
@@ -155,16 +153,6 @@ def made(rows: int, form: str) -> Iterator[dict[str, object]]:
 def text(chance: Random, stock: list[str], sentences: int) -> str:
     parts = chance.choices(stock, k=sentences + chance.randint(-sentences // 3, sentences // 3))
     return "\n\n".join(" ".join(parts[i : i + 5]) for i in range(0, len(parts), 5))
-
-
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 if __name__ == "__main__":

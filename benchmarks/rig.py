@@ -181,3 +181,14 @@ def _memory_mb(root: int) -> float:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return kilobytes / 1024
+
+
+@contextmanager
+def folder_or_new(given: Path | None) -> Iterator[Path]:
+    """The one that is given, which stays; else one that is removed."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)

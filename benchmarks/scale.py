@@ -13,15 +13,13 @@ import argparse
 import json
 import sqlite3
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import workload
 from ours import RUN, timed_runs
 from raw import rss_mb
-from rig import HERE, measured
+from rig import HERE, folder_or_new, measured
 
 CALLS = 6
 PIPELINE = {
@@ -46,7 +44,7 @@ def main() -> None:
     if given.child:
         print(json.dumps(child(given.folder, rebuild=given.child == "again")))
         return
-    with _folder(given.folder) as folder:
+    with folder_or_new(given.folder) as folder:
         print(json.dumps(both(folder, given.prompts)))
 
 
@@ -105,16 +103,6 @@ def text_bytes(journal: Path) -> int:
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
         total: int = connection.execute("SELECT sum(length(body)) FROM calls").fetchone()[0]
     return total
-
-
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 if __name__ == "__main__":

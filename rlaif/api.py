@@ -20,7 +20,6 @@ from rlaif.job import run as run_job
 from rlaif.plan import check_export
 from rlaif.runs import (
     checked_name,
-    dataset_counts,
     existing_run,
     export_records,
     meaning_of,
@@ -271,6 +270,6 @@ def export(
         duplicates = content.get("duplicate_prompts", 0)
         # What the last invocation asked and paid is still what it was.
         last = content if "calls" in content else of_invocation({}, "interrupted", 0.0)
-        content = last | of_run(funnel_of(folder.records()), duplicates, dataset_counts(exported), exported.principles)
+        content = last | of_run(funnel_of(folder.records()), duplicates, exported.plain(), exported.principles)
         write_summary(folder, content)
     return Result(folder.name, folder.path, "done", content, exported.example)

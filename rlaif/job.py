@@ -27,7 +27,6 @@ from rlaif.process import rare_garbage_collection, run_in_loop, stopped_by_signa
 from rlaif.runner import Progress, Runner
 from rlaif.runs import (
     check_meaning,
-    dataset_counts,
     export_records,
     read_summary,
     write_settings,
@@ -469,7 +468,7 @@ def _finished(job: Job, meaning: dict[str, Any], status: Status, duplicates: int
     write_summary(folder, content)
     exported = export_records(folder, job.settings, meaning) if funnel.records else None
     if exported is not None:
-        content = last | of_run(funnel, duplicates, dataset_counts(exported), exported.principles)
+        content = last | of_run(funnel, duplicates, exported.plain(), exported.principles)
         write_summary(folder, content)
     example = None if exported is None else exported.example
     return Result(folder.name, folder.path, status, content, example, job.estimate)

@@ -115,14 +115,3 @@ def policy_of(settings: Settings) -> str | None:
     """The name that its responses have."""
     spec = settings.models.get("policy")
     return None if spec is None else display_name(spec)
-
-
-def dataset_counts(exported: ExportSummary) -> dict[str, Any]:
-    return {
-        "pairs": exported.pairs,
-        "ties": exported.ties,
-        "no_pair": dict(exported.no_pair),
-        "left_out": dict(exported.left_out),
-        "left_out_examples": {why: list(ids) for why, ids in exported.left_out_examples.items()},
-        "rows": {config: dict(splits) for config, splits in exported.rows.items()},
-    }

@@ -21,22 +21,10 @@ from rlaif.export.tally import ExportSummary
 MARKER = "<!-- written by `rlaif export`; the next export replaces this folder -->"
 
 
-def documents(
-    summary: ExportSummary,
-    settings: ExportSettings,
-    about: About,
-    content: Mapping[Config, str],
-    audit: str | None = None,
-    mix: Mix | None = None,
-) -> dict[str, str]:
-    """The card, and beside it what the data can be made from again, by file name."""
-    counted = dict(about.counted)
-    if counted:
-        dataset = {"pairs": summary.pairs, "ties": summary.ties, "left_out": dict(summary.left_out)}
-        rows = {config: dict(splits) for config, splits in summary.rows.items()}
-        counted["dataset"] = dataset | {"no_pair": dict(summary.no_pair), "rows": rows}
+def documents(summary: ExportSummary, about: About) -> dict[str, str]:
+    """What the data can be made from again, by file name."""
+    counted = about.counted and {**about.counted, "dataset": summary.plain()}
     texts = {
-        "README.md": card(summary, settings, about, content, audit, mix),
         "constitution.yaml": about.constitution,
         "pipeline.yaml": about.settings,
         "summary.json": json.dumps(counted, indent=2) if counted else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rlaif.export.card import MARKER, About, documents
+from rlaif.export.card import MARKER, About, card, documents
 from rlaif.export.folder import copied_audit, digest, replaced
 from rlaif.export.mix import Mix
 from rlaif.export.recipes import recipe, recipe_name
@@ -51,7 +51,8 @@ def export_dataset(
         summary = tally.summary(folder, written)
         report = None if audit is None else copied_audit(audit, partial)
         content = {config: digest(partial / config) for config in written}
-        for name, text in documents(summary, settings, about, content, report, mix).items():
+        texts = {"README.md": card(summary, settings, about, content, report, mix), **documents(summary, about)}
+        for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         for config, splits in written.items():
             if file := recipe_name(config):

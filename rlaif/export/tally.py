@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any  # plain JSON
 
 from rlaif.export.pairs import Pair
 from rlaif.export.principles import PrincipleStats, PrincipleTally
@@ -85,6 +86,17 @@ class ExportSummary:
     left_out: Mapping[str, int] = field(default_factory=dict)  # pairs that were made, by why they are in no dataset
     left_out_examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ids of the first records
     principles: Mapping[str, PrincipleStats] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """What summary.json says of the dataset."""
+        return {
+            "pairs": self.pairs,
+            "ties": self.ties,
+            "no_pair": dict(self.no_pair),
+            "left_out": dict(self.left_out),
+            "left_out_examples": {why: list(ids) for why, ids in self.left_out_examples.items()},
+            "rows": {config: dict(splits) for config, splits in self.rows.items()},
+        }
 
 
 @dataclass(slots=True)

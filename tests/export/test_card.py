@@ -148,12 +148,7 @@ def test_how_it_was_made_is_said_with_names_hashes_and_texts(tmp_path: Path) -> 
     assert json.loads((tmp_path / "dataset" / "summary.json").read_text())["dataset"]["pairs"] == 60
     assert "`rlaif show demo ID`" in text
     bare = About("demo", "safety", "1.0")
-    assert documents(
-        export_dataset(run(1), tmp_path / "bare", ExportSettings(), about=bare),
-        ExportSettings(),
-        bare,
-        {"preference": "", "sft": "", "kto": "", "reward": "", "prompts": ""},
-    ).keys() == {"README.md"}
+    assert documents(export_dataset(run(1), tmp_path / "bare", ExportSettings(), about=bare), bare) == {}
 
 
 def test_a_cost_that_is_not_known_is_called_unknown(tmp_path: Path) -> None:
