@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -162,18 +161,3 @@ def test_a_constitution_without_the_needed_text_says_which_is_missing() -> None:
     only_judge = constitution(principle("a", judge="j"))
     with pytest.raises(ConfigError, match="no principle of constitution 'test' has `critique:`"):
         only_judge.draw("0/r/revise/0", "critique")
-
-
-def test_a_draw_is_cheap() -> None:
-    """About 22 us from 20 principles; the limit only catches a change of kind."""
-    twenty = constitution(*(principle(f"principle-{i}") for i in range(20)))
-    twenty.draw("warm", "judge")
-    best = min(_time_of(twenty) for _ in range(5))
-    assert best < 200e-6
-
-
-def _time_of(drawn: Constitution) -> float:
-    start = time.perf_counter()
-    for i in range(500):
-        drawn.draw(f"0/{i}/judge/0", "judge")
-    return (time.perf_counter() - start) / 500

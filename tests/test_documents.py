@@ -148,7 +148,7 @@ def test_a_billion_laughs_are_refused_before_they_are_built(tmp_path: Path, text
     start = time.monotonic()
     with pytest.raises(ConfigError, match=r"file\.yaml:\d+: its aliases expand to too much"):
         document(tmp_path, text)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_a_full_disk_is_one_error_and_what_was_written_stays(
 async def test_an_answer_that_cannot_be_written_fails_alone_and_hangs_nobody(tmp_path: Path) -> None:
     async with Journal(tmp_path / "calls.sqlite") as journal:
         broken, whole = journal.put(key(1), 1, Completion("\ud800")), journal.put(key(2), 1, ANSWER)
-        error, answer = await asyncio.wait_for(asyncio.gather(broken, whole, return_exceptions=True), 10)
+        error, answer = await asyncio.wait_for(asyncio.gather(broken, whole, return_exceptions=True), 60)
         assert isinstance(error, StoreError)
         assert answer == journal.get(key(2)) == ANSWER
 

@@ -102,7 +102,7 @@ async def test_a_refused_calls_place_stays_empty_for_as_long_as_an_answer_takes(
     assert one.places == 1
     await several.take()
     start = time.monotonic()
-    await asyncio.wait_for(several.take(), 5)
+    await asyncio.wait_for(several.take(), 60)
     assert time.monotonic() - start > 0.2
     assert one.cooling == 0
 
@@ -144,7 +144,7 @@ async def test_a_lane_rests_as_long_as_it_was_told_and_then_goes_on() -> None:
         one.slowed(ProviderError("rate_limit", "later", retry_after_s=0.2), time.monotonic(), time.monotonic())
     start = time.monotonic()
     await several.take()
-    assert 0.2 <= time.monotonic() - start < 5
+    assert 0.2 <= time.monotonic() - start < 60
 
 
 async def test_a_rate_limit_of_ours_spreads_the_calls_and_lets_a_second_of_them_pass_at_once() -> None:
@@ -152,7 +152,7 @@ async def test_a_rate_limit_of_ours_spreads_the_calls_and_lets_a_second_of_them_
     start = time.monotonic()
     for _ in range(60):  # 50 at once, 10 more at 50 a second
         await several.take()
-    assert 0.15 <= time.monotonic() - start < 2
+    assert 0.15 <= time.monotonic() - start < 60
 
 
 async def test_a_call_larger_than_the_token_limit_passes_and_is_waited_off() -> None:
@@ -161,7 +161,7 @@ async def test_a_call_larger_than_the_token_limit_passes_and_is_waited_off() -> 
     await several.take(tokens=1200)
     start = time.monotonic()
     await several.take(tokens=1)
-    assert 0.1 <= time.monotonic() - start < 2
+    assert 0.1 <= time.monotonic() - start < 60
 
 
 async def test_a_lane_that_only_fails_is_left_alone_until_it_answers_a_small_question() -> None:
@@ -226,7 +226,7 @@ async def test_a_lane_that_is_down_for_too_long_is_given_up() -> None:
     for _ in range(5):
         several.failed(one, DOWN)
     with pytest.raises(EndpointGone, match="502"):
-        await asyncio.wait_for(several.take(), 10)
+        await asyncio.wait_for(several.take(), 60)
 
 
 async def test_stopping_lets_go_of_those_that_wait_and_of_lanes_that_are_left_alone() -> None:
@@ -241,7 +241,7 @@ async def test_stopping_lets_go_of_those_that_wait_and_of_lanes_that_are_left_al
     for call in (waits, several.take()):
         with pytest.raises(Pending):
             await call
-    await asyncio.wait_for(several.close(), 1)
+    await asyncio.wait_for(several.close(), 60)
 
 
 async def test_a_caller_that_went_away_takes_no_place() -> None:
@@ -251,7 +251,7 @@ async def test_a_caller_that_went_away_takes_no_place() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     several.leave(first)
-    await asyncio.wait_for(waits, 1)
+    await asyncio.wait_for(waits, 60)
 
 
 async def test_a_lane_that_only_refuses_for_the_rate_is_given_up_and_nobody_waits_for_ever() -> None:
@@ -265,7 +265,7 @@ async def test_a_lane_that_only_refuses_for_the_rate_is_given_up_and_nobody_wait
     await asyncio.sleep(0.1)
     several.slowed(one, BUSY, time.monotonic())
     with pytest.raises(EndpointGone, match="slow down"):
-        await asyncio.wait_for(waits, 1)
+        await asyncio.wait_for(waits, 60)
 
 
 @pytest.mark.parametrize("error", [Pending(), ZeroDivisionError("a bug")])
@@ -279,12 +279,12 @@ async def test_a_small_question_that_ends_oddly_hangs_nobody(error: Exception) -
     for _ in range(5):
         several.failed(one, DOWN)
     with pytest.raises(EndpointGone):
-        await asyncio.wait_for(several.take(), 10)
+        await asyncio.wait_for(several.take(), 60)
 
 
 async def test_closing_does_not_wait_for_a_small_question() -> None:
     async def slow(request: Request) -> str:
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
         return "A"
 
     one = Lane("a", lambda: ScriptedBackend(slow), outage_s=0.05)
@@ -293,7 +293,7 @@ async def test_closing_does_not_wait_for_a_small_question() -> None:
     for _ in range(5):
         several.failed(one, DOWN)
     await asyncio.sleep(0.2)
-    await asyncio.wait_for(several.close(), 5)
+    await asyncio.wait_for(several.close(), 60)
 
 
 async def test_a_long_wait_that_is_asked_for_is_the_lanes_at_once() -> None:

@@ -173,7 +173,7 @@ async def test_stop_wakes_a_call_that_waits_to_be_asked_again(journal: Journal) 
     await asyncio.sleep(0.01)
     llm.stop()
     with pytest.raises(Pending):
-        await asyncio.wait_for(caller, 5)
+        await asyncio.wait_for(caller, 60)
 
 
 async def test_a_dry_run_sends_nothing_and_counts_what_it_would(journal: Journal) -> None:
@@ -255,12 +255,12 @@ async def test_the_wait_that_a_server_asks_for_is_kept(journal: Journal) -> None
     answer = Faulty(ProviderError("rate_limit", "later", retry_after_s=0.3))
     start = time.monotonic()
     await door(journal, ScriptedBackend(answer)).complete(ask("a"), Tally())
-    assert 0.3 <= time.monotonic() - start < 10
+    assert 0.3 <= time.monotonic() - start < 60
 
 
 async def test_what_waits_in_our_own_queue_does_not_time_out(journal: Journal) -> None:
-    async with Server(lambda _: completion("fine"), latency_s=lambda: 0.1) as server:
-        llm = LLM("m", "m@1", journal, one_lane(lambda: OpenAIBackend(server.url, "m", timeout_s=0.5), 1), attempts=1)
+    async with Server(lambda _: completion("fine"), latency_s=lambda: 0.3) as server:
+        llm = LLM("m", "m@1", journal, one_lane(lambda: OpenAIBackend(server.url, "m", timeout_s=2), 1), attempts=1)
         await asyncio.gather(*(llm.complete(ask(str(i)), Tally()) for i in range(8)))
         assert (len(server.requests), server.most_in_flight) == (8, 1)
         await llm.close()
