@@ -14,7 +14,7 @@ stop = echo "$(1)" >&2; exit 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two pips in one environment would break it
-.PHONY: help demo test test-slow bench-quick bench bench-judging bench-data check coverage clean
+.PHONY: help demo test test-slow bench-quick bench bench-judging bench-data round round-small check coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,12 @@ bench-data: .venv/.stamp-dev ## what an edit of a constitution sends again, expo
 	$(BIN)/python benchmarks/lint.py
 	@test -n "$$RLAIF_TEST_DATA" || $(call stop,RLAIF_TEST_DATA is not set: refusals against public labels are left out)
 	$(BIN)/python benchmarks/refusals/run.py
+
+round: .venv/.stamp-train .venv/.stamp-model ## one round on the bundled model, measured before and after (RLAIF_TEST_DATA=FOLDER for the public prompts)
+	$(BIN)/python benchmarks/round/run.py
+
+round-small: .venv/.stamp-train .venv/.stamp-model ## the same with few prompts
+	$(BIN)/python benchmarks/round/run.py --small
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

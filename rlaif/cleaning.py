@@ -17,9 +17,10 @@ from rlaif.errors import ConfigError
 from rlaif.export.folder import digest, replaced
 from rlaif.export.front import configs
 from rlaif.export.markup import code, table
+from rlaif.foreign.columns import shape_of
 from rlaif.foreign.dropped import dropped_line, text_of
 from rlaif.foreign.read import Dataset, Row, open_dataset
-from rlaif.foreign.shapes import MALFORMED, PROBLEMS, Example, Shape, example, shape_of
+from rlaif.foreign.shapes import MALFORMED, PROBLEMS, Example, Shape, example
 from rlaif.hygiene.clean import Clean, Cleaner, Dropped, Found, Texts
 from rlaif.version import __version__
 

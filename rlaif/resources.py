@@ -50,9 +50,11 @@ def bundled(kind: Kind, name: str) -> Path:
     )
 
 
-def names(kind: Kind) -> list[str]:
-    """The bundled names of a kind, without suffix, sorted."""
-    return list(_bundled(kind))
+def names(kind: Kind, folder: str = "") -> list[str]:
+    """The bundled names of a kind, without suffix, sorted; of pipelines those in `folder`: train, loop, "" for none."""
+    if kind != "pipelines":
+        return list(_bundled(kind))
+    return [name for name in _bundled(kind) if name.rpartition("/")[0] == folder]
 
 
 def title(kind: Kind, name: str) -> str:

@@ -84,13 +84,19 @@ async def _cache(backend: Backend) -> bool:
 
 
 async def _together(backend: Backend) -> bool:
-    """Two long answers asked for at once end at nearly the same time; one after the other would end at 1 and 2."""
-    started = time.monotonic()
+    """Two long answers asked for at once end at nearly the same time; one after the other would end at 1 and 2.
 
-    async def seconds(hero: str) -> tuple[float, int]:
+    What else the machine does may come between the ends, but not each time.
+    """
+
+    async def seconds(hero: str, started: float) -> tuple[float, int]:
         reply = await backend.complete(ask(("user", f"Tell me a long story about a {hero}."), max_tokens=48))
         return time.monotonic() - started, reply.usage.completion_tokens
 
-    (one, tokens), (other, others) = await asyncio.gather(seconds("fox"), seconds("dog"))
-    assert tokens == others == 48
-    return min(one, other) / max(one, other) > 0.65
+    for _ in range(5):
+        started = time.monotonic()
+        (one, tokens), (other, others) = await asyncio.gather(seconds("fox", started), seconds("dog", started))
+        assert tokens == others == 48
+        if min(one, other) / max(one, other) > 0.65:
+            return True
+    return False

@@ -54,4 +54,4 @@ def served(folder: Path) -> Iterator[Llama]:
         yield Llama(server.stdout.readline().decode().strip())
         server.stdin.close()  # which ends it
         server.stdout.close()
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0

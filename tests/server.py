@@ -1,7 +1,9 @@
 """A server with OpenAI's and Anthropic's routes: answers from a function, plants faults, and logs every request.
 
 In a test: `async with Server(answer) as server`. As a process of its own, which outlives the ones that
-are killed: `python -m tests.server LOG`, which prints its URL; LOG gets a line per request and per reply.
+are killed: `python -m tests.server LOG [MOST]`, which prints its URL; LOG gets a line per request and per reply.
+It answers so many requests and holds the rest, so that a run is not over before it is killed. A number on its
+standard input allows so many more, once nobody is connected; it then says so.
 """
 
 from __future__ import annotations
@@ -56,11 +58,12 @@ def answer(body: Body) -> Reply:
 
 @dataclass
 class Server:
-    """`requests` are the bodies in the order they came."""
+    """`requests` are the bodies in the order they came; those beyond `places` wait for ever."""
 
     answer: Callable[[Body], Reply] = answer
     latency_s: Callable[[], float] = lambda: 0.0
     log: TextIO | None = None
+    places: asyncio.Semaphore | None = None
     requests: list[Body] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     in_flight: int = 0
@@ -70,7 +73,8 @@ class Server:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._post)
         app.router.add_post("/v1/messages", self._post)
-        self._runner = web.AppRunner(app)
+        # Who waits for a place is forgotten when its client is gone.
+        self._runner = web.AppRunner(app, handler_cancellation=self.places is not None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -84,6 +88,12 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    async def left_alone(self) -> None:
+        """Whatever clients sent has been read, and they are gone."""
+        await asyncio.sleep(0.01)
+        while self.in_flight or (self._runner.server and self._runner.server.connections):
+            await asyncio.sleep(0.01)
+
     async def _post(self, request: web.Request) -> web.Response:
         raw = await request.read()
         body = json.loads(raw)
@@ -95,6 +105,8 @@ class Server:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency_s())
+            if self.places is not None:
+                await self.places.acquire()
             reply = self.answer(body)
         finally:
             self.in_flight -= 1
@@ -114,13 +126,17 @@ class Server:
             self.log.flush()
 
 
-async def main(log: Path) -> None:
+async def main(log: Path, most: int) -> None:
     rng = random.Random(7)
     with log.open("a") as file:
-        async with Server(latency_s=lambda: rng.uniform(0.002, 0.03), log=file) as server:
+        latency_s: Callable[[], float] = lambda: rng.uniform(0.002, 0.03)  # noqa: E731
+        async with Server(latency_s=latency_s, log=file, places=asyncio.Semaphore(most)) as server:
             print(server.url, flush=True)
-            await asyncio.to_thread(sys.stdin.read)  # until the test closes the pipe
+            while line := await asyncio.to_thread(sys.stdin.readline):  # until the test closes the pipe
+                await server.left_alone()
+                server.places = asyncio.Semaphore(int(line))
+                print("left alone", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 10**9))

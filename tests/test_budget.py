@@ -172,10 +172,10 @@ async def test_what_earlier_invocations_spent_counts() -> None:
 
 
 async def test_time_is_up_for_those_who_wait_too() -> None:
-    budget = Budget(max_cost_usd=0.01, max_time_s=0.05)
-    watch = asyncio.create_task(budget.watch())
+    budget = Budget(max_cost_usd=0.01, max_time_s=0.05, clock=lambda: 0.0)  # its end comes by the watch alone
     first = await budget.reserve(1000, 100, PRICE)
     assert first is not None
+    watch = asyncio.create_task(budget.watch())
     assert await budget.reserve(1000, 100, PRICE) is None
     assert budget.exhausted == "--max-time reached: 0.05 s"
     await watch

@@ -54,8 +54,9 @@ from tests.faults import (
     openai_error,
 )
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
+STANDSTILL_S = 4.5  # a busy machine may stand still for so long; with a shorter timeout a right answer is given up
 CALLS = 4  # a record's: two samples, one comparison in both orders
 PIPELINE = """
 name: chaos
@@ -182,15 +183,17 @@ def test_under_a_mix_of_faults_nothing_is_lost_wrong_doubled_or_paid_twice(tmp_p
 KILLS = 3
 
 
-@pytest.mark.timeout(120)
 def test_under_the_same_mix_a_killed_run_goes_on_and_pays_again_only_for_what_was_in_flight(tmp_path: Path) -> None:
     records, concurrency = 100, 8
     chance_of_kill = random.Random(5)
     unsure: set[bytes] = set()
-    with FaultyServer(mixed(MIX), latency_s=lambda _: 0.01) as server:
+    most = 0
+    faulty = mixed(MIX)  # no life may be the last because its killer is late
+    with FaultyServer(lambda e: "hung" if len(server.log) > most else faulty(e), latency_s=lambda _: 0.01) as server:
         words = command(tmp_path, server.url, records, concurrency=concurrency, attempts=8)
         for _ in range(KILLS):
             before = len(server.log)
+            most = before + 110
             process = start(tmp_path, words)
             while process.poll() is None and len(server.log) < before + 20:
                 time.sleep(0.002)
@@ -203,6 +206,7 @@ def test_under_the_same_mix_a_killed_run_goes_on_and_pays_again_only_for_what_wa
             answered = {exchange.raw for exchange in server.log if exchange.answered and exchange.marker is not None}
             assert len(answered) - kept <= concurrency, "a life loses what was in flight, at most"
             unsure |= {exchange.raw for exchange in server.log[before:] if exchange.answered}
+        most = 10**9
         done = finished(start(tmp_path, words))
         assert done.code == 0, done.err
         again = Counter(exchange.raw for exchange in server.asked_again())
@@ -224,7 +228,7 @@ def journaled(folder: Path) -> int:
 def test_every_fault_and_every_form_at_once_loses_nothing(tmp_path: Path) -> None:
     names = [*LIMITS, *SERVER, *REPLIES, *CUTS, *FORMS, "hung", "big"]
     with FaultyServer(at_first(names, share=0.8)) as server:
-        generate(tmp_path, server, records=80, concurrency=48, timeout_s=4, attempts=8)
+        generate(tmp_path, server, records=80, concurrency=48, timeout_s=STANDSTILL_S, attempts=8)
         check_all_right(tmp_path, server, 80)
         assert len(server.faults()) > 0.9 * len(set(names) - set(FORMS))
 
@@ -257,12 +261,12 @@ def test_faults_that_pass_are_asked_again_and_nothing_else_is(tmp_path: Path, gr
 
 def test_a_connection_that_hangs_is_given_up_at_the_timeout(tmp_path: Path) -> None:
     with FaultyServer(at_first(SLOW, share=0.3)) as server:
-        generate(tmp_path, server, timeout_s=1.5)
+        generate(tmp_path, server, timeout_s=STANDSTILL_S)
         check_all_right(tmp_path, server, 12)
         hung = [exchange for exchange in server.log if exchange.fault]
         assert server.faults() == sorted(SLOW)
         for exchange in hung:
-            assert 1.3 < exchange.ended - exchange.at < 30, "the client hangs up"
+            assert 0.95 * STANDSTILL_S < exchange.ended - exchange.at < 60, "the client hangs up"
 
 
 def test_right_answers_in_odd_forms_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -415,8 +419,8 @@ def test_a_run_that_is_told_to_wait_for_a_day_can_be_interrupted(tmp_path: Path,
 
 
 def test_waiting_in_our_own_queue_is_no_timeout(tmp_path: Path) -> None:
-    with FaultyServer(latency_s=lambda _: 0.1) as server:
-        generate(tmp_path, server, records=20, concurrency=2, timeout_s=2)
+    with FaultyServer(latency_s=lambda _: 0.3) as server:
+        generate(tmp_path, server, records=20, concurrency=2, timeout_s=STANDSTILL_S)  # 6 s in the queue, twice
         check_all_right(tmp_path, server, 20)
         assert len([e for e in server.log if e.marker is not None]) == 20 * CALLS
         assert server.most_in_flight <= 2
@@ -456,7 +460,7 @@ def test_an_outage_longer_than_a_calls_attempts_pauses_the_run_and_says_so(tmp_p
         assert any(f"127.0.0.1:{server.port}" in notice for notice in watch.job.notices), watch.job.notices
 
 
-@pytest.mark.parametrize(("fault", "seconds"), [("503, bare", 0.9), ("hung", 4.0), ("page", 0.9)])
+@pytest.mark.parametrize(("fault", "seconds"), [("503, bare", 0.9), ("hung", 8.0), ("page", 0.9)])
 def test_a_server_that_is_there_but_answers_nobody_for_a_while_burns_no_record(
     tmp_path: Path, fault: str, seconds: float
 ) -> None:
@@ -469,7 +473,7 @@ def test_a_server_that_is_there_but_answers_nobody_for_a_while_burns_no_record(
 
     watch = Watch()
     with FaultyServer(plan, latency_s=lambda _: 0.01, faults={"503, bare": failing(503)}) as server:
-        generate(tmp_path, server, records=60, attempts=2, timeout_s=2, observer=watch)
+        generate(tmp_path, server, records=60, attempts=2, timeout_s=STANDSTILL_S, observer=watch)
         check_all_right(tmp_path, server, 60)
         assert len(given_for(server, fault)) < 100, "a paused endpoint is probed now and then"
         assert any(f"127.0.0.1:{server.port}" in notice for notice in watch.job.notices), watch.job.notices

@@ -104,7 +104,7 @@ async def test_below_the_reserve_no_call_goes_out_and_the_disk_is_looked_at_once
 
 
 FULL = """
-import asyncio, os, sys, threading, time
+import asyncio, os
 from pathlib import Path
 from rlaif import disk, journal
 from rlaif.errors import StoreError
@@ -122,12 +122,12 @@ async def main():
         await asyncio.gather(*(opened.put(bytes([i] * 16), 1, first[i]) for i in range(20)))
         ballast.write_bytes(bytes(os.statvfs("/mnt").f_bavail * 4096))
         more = [text(i) for i in range(20)]
-        threading.Timer(1.0, ballast.unlink).start()
         disk.RESERVE_BYTES = 0
         putting = [asyncio.create_task(opened.put(bytes([99, i] * 8), 1, more[i], CHARGE)) for i in range(20)]
-        await asyncio.sleep(0.3)
+        while not opened._full: await asyncio.sleep(0.01)
         try: opened.check_room()
         except StoreError as error: print("full:", error)
+        ballast.unlink()
         print("kept:", await asyncio.gather(*putting) == more, opened.ledger("r")[0].sent)
         opened.check_room()
         ballast.write_bytes(bytes(os.statvfs("/mnt").f_bavail * 4096))
@@ -466,6 +466,7 @@ from rlaif.types import Completion
 async def main():
     numbers = list(range(300))
     random.shuffle(numbers)
+    numbers.sort(key=lambda number: number // 10 != int(sys.argv[2]))  # each begins with ten of its own
     async with Journal(Path(sys.argv[1])) as journal:
         model, got = journal.model("m", "m"), {}
         print(flush=True)
@@ -479,6 +480,9 @@ async def main():
             got[number] = found.text
         for start in range(0, 300, 10):
             await asyncio.gather(*(ask(number) for number in numbers[start:start + 10]))
+            if start == 0:
+                print(flush=True)
+                sys.stdin.readline()
             if start == 50 and sys.argv[2] == "0":
                 os.kill(os.getpid(), signal.SIGKILL)
             await asyncio.sleep(0.002)
@@ -495,14 +499,15 @@ async def test_processes_that_ask_the_same_go_on_with_the_same_answers_also_when
         subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for name in "012"
     ]
-    for child in children:  # all have opened the journal before one goes on
-        assert child.stdout is not None
-        child.stdout.readline()
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write(b"go\n")
-        child.stdin.flush()
-    ends = [child.communicate(timeout=60) for child in children]
+    for _ in "ab":  # all have opened the journal, and then have answers in it, before one goes on
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write(b"go\n")
+            child.stdin.flush()
+    ends = [child.communicate(timeout=100) for child in children]
     assert [child.returncode for child in children] == [-signal.SIGKILL, 0, 0], ends
     one, two = (json.loads(out.splitlines()[-1]) for out, _ in ends[1:])
     assert one == two
@@ -525,14 +530,19 @@ def unlike(body):  # no two replies are equal
     return completion(f"Answer {number} says that kindness costs nothing and helps everyone.")
 
 async def main():
-    async with Server(unlike, latency_s=lambda: 0.01) as server:
+    places = asyncio.Semaphore(150)  # too few for a run, until one was killed
+    async with Server(unlike, latency_s=lambda: 0.01, places=places) as server:
         print(server.url, flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        for _ in range(10_000):
+            places.release()
         await asyncio.to_thread(sys.stdin.read)
 
 asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(600)
 def test_two_runs_at_one_journal_get_the_same_records_though_one_is_killed_and_started_again(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
 
@@ -551,11 +561,13 @@ def test_two_runs_at_one_journal_get_the_same_records_though_one_is_killed_and_s
         assert killed.poll() is None
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
+        assert server.stdin is not None
+        server.stdin.write(b"go on\n")
+        server.stdin.flush()
         again = start("a", url)
         for process in (other, again):
-            _, errors = process.communicate(timeout=90)
+            _, errors = process.communicate(timeout=250)
             assert process.returncode == 0, errors.decode()
-        assert server.stdin is not None
         server.stdin.close()
     records = [[encode(record) for record in RunFolder(runs, run).records()] for run in "ab"]
     assert len(records[0]) == 30

@@ -24,7 +24,7 @@ def test_every_provider_has_a_row_that_says_where_it_runs() -> None:
 
 @needs_model
 @pytest.mark.model
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("row", ["`local`", "`http://`, `openai`", "`anthropic`"])
 async def test_a_backend_can_do_what_its_row_says(row: str, llama: Llama, tmp_path: Path) -> None:
     spec = ModelSpec.model_validate(

@@ -196,8 +196,8 @@ def test_a_server_that_goes_away_stops_the_run_and_what_it_answered_is_kept(tmp_
 
 
 @contextmanager
-def child_server(log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    command = [sys.executable, "-m", "tests.server", str(log)]
+def child_server(log: Path, most: int = 10**9) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    command = [sys.executable, "-m", "tests.server", str(log), str(most)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         yield server, server.stdout.readline().decode().strip()
@@ -213,13 +213,13 @@ def test_a_server_that_dies_is_named_and_a_new_one_answers_the_rest_only(tmp_pat
         return [line.split()[2] for line in log.read_text().splitlines() if line.split()[1] == event]
 
     first, second = tmp_path / "first", tmp_path / "second"
-    with child_server(first) as (server, url), ThreadPoolExecutor(1) as thread:
+    with child_server(first, most=100) as (server, url), ThreadPoolExecutor(1) as thread:
         job = thread.submit(on, url)
         while len(keys(first, "answered")) < 60 and not job.done():
             time.sleep(0.005)
         server.kill()
         with pytest.raises(ProviderError, match=r"127\.0\.0\.1:\d+/v1/.* cannot be reached"):
-            job.result(timeout=60)
+            job.result(timeout=200)
     with sqlite3.connect(tmp_path / "calls.sqlite") as journal:
         kept: int = journal.execute("SELECT count(*) FROM calls").fetchone()[0]
     journal.close()

@@ -16,6 +16,7 @@ from rlaif.store import RunFolder, encode
 
 KILLS = 20
 CONCURRENCY = 8
+ANSWERS = 24  # at most in a life: a run whose killer is late must not be over before
 # The window is small, so that one life gets through a part of the run only.
 COMMAND = ["generate", "--prompts", "redteam", "--limit", "60", "--set", "window=6", "--set", "revise.rounds=1"]
 
@@ -48,12 +49,21 @@ def journaled(runs: Path) -> int:
     return count
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # half a minute on idle cores
 def test_twenty_kills_repeat_no_answered_call_and_change_no_record(tmp_path: Path) -> None:
     log, runs = tmp_path / "log", tmp_path / "runs"
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.server", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.server", str(log), str(ANSWERS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as server:
+
+        def left_alone(answers: int) -> None:
+            """What the last life sent is in the log, and the next one gets so many answers."""
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(b"%d\n" % answers)
+            server.stdin.flush()
+            assert server.stdout.readline() == b"left alone\n"
+
         assert server.stdout is not None
         url = server.stdout.readline().decode().strip()
         rng = random.Random(11)
@@ -68,8 +78,10 @@ def test_twenty_kills_repeat_no_answered_call_and_change_no_record(tmp_path: Pat
             assert process.poll() is None, "the run ended before it was killed: make it longer"
             process.send_signal(signal.SIGKILL)
             process.wait()
+            left_alone(ANSWERS)
             kills.append(time.time())
             kept.append(journaled(runs))
+        left_alone(10**9)
         disturbed = finish(url, runs)
         lives = events(log)
         undisturbed = finish(url, tmp_path / "undisturbed")

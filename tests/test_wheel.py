@@ -17,6 +17,8 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 DECOY = "a prompt from another package's data folder"
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,9 +9,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from rlaif.audit.measures import NOTHING, Figure, agreement, decided, mean, share, winners
+from rlaif.audit.measures import agreement, decided, winners
 from rlaif.audit.panels import won_by
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.figures import NOTHING, Figure, mean, share
 
 _RESAMPLES = 10_000
 # A principle decides where the judge is at least so far from not knowing.

@@ -9,13 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rlaif.audit.live import audit_live
-from rlaif.audit.measures import Figure
 from rlaif.audit.report import Audit, audited, write
-from rlaif.audit.text import decimal
 from rlaif.budget import Limits
 from rlaif.config import Settings
 from rlaif.errors import AuditFailed, ConfigError
 from rlaif.estimate import Estimate
+from rlaif.figures import Figure, decimal
 from rlaif.job import Observer, Result
 from rlaif.runs import checked_name
 from rlaif.store import RunFolder

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rlaif.audit.measures import Figure, JudgeFigures
+from rlaif.audit.measures import JudgeFigures
 from rlaif.audit.panels import Alike, PanelFigures
 from rlaif.audit.table import Judged
-from rlaif.audit.text import percent, points
 from rlaif.export.card import code
+from rlaif.figures import Figure, percent, points
 from rlaif.panel import LEAST_GOLD
 
 # A bias under so many points is not worth a note, however certain it is.

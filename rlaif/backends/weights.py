@@ -13,6 +13,7 @@ from rlaif.errors import ConfigError
 # What the answers of a folder's model depend on: weights in one of the two forms, and all that says how to use them.
 _WEIGHTS = ("*.safetensors", "*.bin")
 _AROUND = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "tokenizer*")
+_ABOUT = {"training.json", "evaluation.json"}  # what is said of the model, this very identity too
 # Fields of `engine` that only place the model or make it faster, that the commit tells (revision), or that each
 # request overrides (seed). All others are a part of the identity.
 _HARMLESS = {
@@ -85,7 +86,8 @@ def _content_hash(folder: Path, subfolder: str) -> str:
     digest = blake2b(digest_size=6)
     # The tokenizer is the outer folder's.
     for file in sorted({*_files(folder, _AROUND), *_files(inner, _AROUND), *weights}):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\0".encode())
+        if file.name not in _ABOUT:
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\0".encode())
     return digest.hexdigest()
 
 

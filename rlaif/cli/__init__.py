@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from rlaif.cli import clean, constitution, diff, files, generate, importing, judge, label, lint, push, show
+from rlaif.cli import (
+    capability,
+    clean,
+    constitution,
+    diff,
+    evaluate,
+    files,
+    generate,
+    importing,
+    judge,
+    label,
+    lint,
+    loop,
+    push,
+    rewards,
+    serve,
+    show,
+    suggest,
+    train,
+)
 from rlaif.cli.text import harmless
 from rlaif.errors import ConfigError, ProviderError, RlaifError
 from rlaif.version import __version__
 
 app = typer.Typer(
     name="rlaif",
-    help="From a written constitution to preference data: sample, critique and revise, judge, pair.",
+    help="From a written constitution to preference data and an aligned model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,6 +56,21 @@ def _options(
     """Options of the command itself."""
 
 
+class _DataOrSuggest(TyperGroup):
+    """`rlaif train DATA...` needs no word of its own, as `rlaif train suggest DATA` does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: click's, which typer carries within it
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == "run" else name, command, rest
+
+
+_train = typer.Typer(
+    cls=_DataOrSuggest, rich_markup_mode=None, help="Fine-tune a model with TRL; `train suggest` says by which method."
+)
+
 app.command("generate")(generate.generate)
 app.command("retry")(generate.retry)
 app.command("export")(generate.export)
@@ -49,6 +84,14 @@ app.command("push")(push.push)
 app.command("list")(files.list_all)
 app.command("copy")(files.copy)
 app.command("convert")(files.convert)
+_train.command("run", hidden=True)(train.train)
+_train.command("suggest")(suggest.suggest)
+app.add_typer(_train, name="train")
+app.command("loop")(loop.loop)
+app.command("serve")(serve.serve)
+evaluate.evaluate.command("reward")(rewards.reward)
+evaluate.evaluate.command("capability")(capability.capability)
+app.add_typer(evaluate.evaluate, name="eval")
 app.add_typer(judge.judge, name="judge")
 app.add_typer(constitution.constitution, name="constitution")
 app.add_typer(files.journal, name="journal")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif.cli.options import settings
+from rlaif.cli.options import from_the_start, settings
 
 if TYPE_CHECKING:
     from rlaif.cleaning import Cleaned
@@ -42,7 +42,9 @@ def clean(
     from rlaif.hygiene.clean import Clean
 
     chosen = settings(Clean, assignments)
-    _say(clean_dataset(address, to, chosen, config=config, split=split, columns=mapping("columns", columns)))
+    with from_the_start():
+        done = clean_dataset(address, to, chosen, config=config, split=split, columns=mapping("columns", columns))
+    _say(done)
 
 
 def _say(done: Cleaned) -> None:

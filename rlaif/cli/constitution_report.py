@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rlaif.constitution import Constitution
 
 MOST_IDS = 8  # of a finding, on the terminal
+MOST_OF_A_RULE = 5  # there, too, but for errors
 
 
 # --- lint ---
@@ -47,19 +49,33 @@ def print_lint(loaded: Constitution, found: list[Finding]) -> None:
     console.print(table)
     told = ", ".join(f"{aim} {share:.0%}" for aim, share in aim_shares(loaded).items())
     console.print(said(f"by weight: {told}\n"))
-    for finding in found:
+    more_of: Counter[str] = Counter()
+    for finding, nth in _counted(found):
+        if nth > MOST_OF_A_RULE and finding.level != "error":
+            more_of[finding.rule] += 1
+            continue
         ids = ", ".join(finding.principles[:MOST_IDS])
         more = len(finding.principles) - MOST_IDS
         ids += f" and {more} more" if more > 0 else ""
         head = Text.assemble((finding.level, _COLOURS[finding.level]), f" {finding.rule}{': ' if ids else ''}")
         console.print(head.append_text(said(ids, "bold")))
         console.print(Padding.indent(said(f"{finding.what}\n-> {finding.way_out}"), 2))
+    for rule, count in more_of.items():
+        console.print(said(f"{count} more of {rule}: --json has them all", "dim"))
     counts = [(level, sum(f.level == level for f in found)) for level in _COLOURS]
     console.print(said(", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts), "bold"))
 
 
 def _share(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
+
+
+def _counted(found: list[Finding]) -> Iterator[tuple[Finding, int]]:
+    """Each with the so-manieth of its rule that it is."""
+    seen: Counter[str] = Counter()
+    for finding in found:
+        seen[finding.rule] += 1
+        yield finding, seen[finding.rule]
 
 
 def lint_json(loaded: Constitution, found: list[Finding]) -> dict[str, Any]:  # Any: JSON

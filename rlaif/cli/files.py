@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +14,7 @@ from rlaif.cli.options import RunsDir
 if TYPE_CHECKING:
     from rlaif.journal import Journal
 
+T = TypeVar("T")
 journal = typer.Typer(
     help="The journal of answered calls: its size, and what to forget.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -31,6 +33,10 @@ def list_all(runs_dir: RunsDir = Path("runs")) -> None:
             width = max(map(len, names(kind)))
             for name in names(kind):
                 typer.echo(f"  {name:{width}}  {title(kind, name)}")
+            if kind == "pipelines":
+                for folder, command in (("train", "rlaif train --recipe"), ("loop", "rlaif loop")):
+                    stems = [name.rpartition("/")[2] for name in names(kind, folder)]
+                    typer.echo(f"  for {command}: {', '.join(stems)}")
         else:
             typer.echo(f"{kind}: {', '.join(names(kind))}")
     typer.echo(f"runs in {runs_dir}:")
@@ -47,24 +53,44 @@ def list_all(runs_dir: RunsDir = Path("runs")) -> None:
 
 
 def convert(
-    weights: Annotated[str, typer.Argument(help="A GGUF file, OWNER/REPO/FILE.gguf, or 'local' for the bundled one.")],
-    to: Annotated[Path, typer.Argument(help="The folder to make.")],
-    dtype: Annotated[str, typer.Option(help="float32 (exact), float16 or bfloat16.")] = "float32",
+    weights: Annotated[
+        str, typer.Argument(help="A GGUF file, OWNER/REPO/FILE.gguf, 'local' for the bundled one; or a folder.")
+    ],
+    to: Annotated[Path, typer.Argument(help="The folder to make; of a folder the GGUF file.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="[float32, exact], float16, bfloat16; of a GGUF file [float16], float32, q8_0.")
+    ] = None,
 ) -> None:
-    """Turn a GGUF file into a Hugging Face folder, which trainers and vLLM read. Llama architectures."""
+    """Turn a GGUF file into a Hugging Face folder, which trainers and vLLM read, or a folder into a GGUF file.
+
+    Llama architectures. An adapter's folder becomes the file of its base with it.
+    """
     from rlaif.backends.gguf import find_weights
-    from rlaif.backends.to_hf import DTYPES, convert
+    from rlaif.backends.to_gguf import Precision, with_base
+    from rlaif.backends.to_gguf import convert as to_gguf
+    from rlaif.backends.to_hf import DTYPES, Dtype, convert
     from rlaif.errors import ConfigError, StoreError
 
-    chosen = next((known for known in DTYPES if known == dtype), None)
-    if chosen is None:
-        raise ConfigError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
     if to.exists():
-        raise ConfigError(f"{to} is there already; name another folder, or remove it first")
+        raise ConfigError(f"{to} is there already; name another, or remove it first")
+    hf: dict[str, Dtype] = {name: name for name in DTYPES}
+    gguf: dict[str, Precision] = {"float16": "F16", "float32": "F32", "q8_0": "Q8_0"}
     try:
-        typer.echo(convert(find_weights("" if weights == "local" else weights), to, chosen))
+        if Path(weights).is_dir():
+            folder, adapter = with_base(Path(weights))
+            typer.echo(to_gguf(folder, to, _known(dtype or "float16", gguf), adapter))
+        else:
+            typer.echo(convert(find_weights("" if weights == "local" else weights), to, _known(dtype or "float32", hf)))
     except OSError as error:
         raise StoreError(f"{to} cannot be written: {error.strerror or error}") from error
+
+
+def _known(dtype: str, dtypes: Mapping[str, T]) -> T:
+    from rlaif.errors import ConfigError
+
+    if dtype not in dtypes:
+        raise ConfigError(f"unknown dtype '{dtype}'; known: {', '.join(dtypes)}")
+    return dtypes[dtype]
 
 
 def copy(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rlaif.cli.options import settings
+from rlaif.cli.options import from_the_start, settings
 
 if TYPE_CHECKING:
     from rlaif.importing import Imported
@@ -39,16 +39,17 @@ def import_(
     from rlaif.cli.generate import mapping
     from rlaif.importing import ImportSettings, import_dataset
 
-    done = import_dataset(
-        address,
-        to,
-        config=config,
-        split=split,
-        as_=as_,
-        columns=mapping("columns", columns),
-        settings=settings(ImportSettings, assignments),
-        licence=licence,
-    )
+    with from_the_start():
+        done = import_dataset(
+            address,
+            to,
+            config=config,
+            split=split,
+            as_=as_,
+            columns=mapping("columns", columns),
+            settings=settings(ImportSettings, assignments),
+            licence=licence,
+        )
     _say(done)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from rlaif.cli.generate import AllowCode, Assignments, Batch, MaxCalls, MaxCost, MaxTime, end, mapping, observer, pair
 from rlaif.cli.options import RunsDir
+from rlaif.cli.tables import print_line, print_table
 from rlaif.cli.text import harmless
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ Labels = Annotated[
         help="What the labels mean: 0=a,1=b,2=tie. [1, a, first, true; 2, b, second, false; tie]",
     ),
 ]
+_CONFLICTS = 20  # lines
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of tables.")]
 
 
@@ -138,7 +140,7 @@ def audit(
         return
     console = Console()
     _show_audit(console, found)
-    _line(console, f"\nin {folder}: {', '.join(path.name for path in written)}")
+    print_line(console, f"\nin {folder}: {', '.join(path.name for path in written)}")
 
 
 @judge.command("compare")
@@ -261,29 +263,30 @@ def _json(found: object) -> str:
 
 
 def _show_audit(console: Console, audit: Audit) -> None:
-    from rlaif.audit.text import LEGEND, decimal, percent, rows
+    from rlaif.audit.text import LEGEND, rows
+    from rlaif.figures import decimal, percent
 
-    _line(console, f"{audit.source}: {audit.items:,} items, {audit.labelled:,} of them labelled")
+    print_line(console, f"{audit.source}: {audit.items:,} items, {audit.labelled:,} of them labelled")
     if audit.longer_is_better.n:
-        _line(console, f"the longer response is the better one in {percent(audit.longer_is_better)}")
+        print_line(console, f"the longer response is the better one in {percent(audit.longer_is_better)}")
     if audit.judges:
-        _print_table(console, *rows(audit.judges))
-        _line(console, LEGEND, "dim")
+        print_table(console, *rows(audit.judges))
+        print_line(console, LEGEND, "dim")
     if people := audit.panel.annotators:
         gold = [[name, decimal(figure)] for name, figure in audit.panel.annotators_to_gold.items()]
-        _print_table(console, ["annotator", "kappa with the label"], gold)
-        _line(console, f"Krippendorff's alpha of the annotators: {_alpha(people.alpha)}")
+        print_table(console, ["annotator", "kappa with the label"], gold)
+        print_line(console, f"Krippendorff's alpha of the annotators: {_alpha(people.alpha)}")
     if judges := audit.panel.judges:
-        _line(console, f"Krippendorff's alpha of the judges: {_alpha(judges.alpha)}")
+        print_line(console, f"Krippendorff's alpha of the judges: {_alpha(judges.alpha)}")
     for note in audit.notes:
-        _line(console, f"- {note}")
+        print_line(console, f"- {note}")
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
-    from rlaif.audit.text import percent, spread
+    from rlaif.figures import percent, spread
 
     if found.against is not None:
-        _line(console, f"each against {found.against}")
+        print_line(console, f"each against {found.against}")
     head = ["judge", "against", "items", "points better", "it better", "the other", "McNemar p"]
     lines = [
         [one.first, one.second, f"{one.accuracy.n:,}", spread(one.accuracy), f"{one.only_first:,}",
@@ -291,60 +294,33 @@ def _show_comparison(console: Console, found: Comparison) -> None:
         for one in found.differences
     ]  # fmt: skip
     if lines:
-        _print_table(console, head, lines, names=2)
-        _line(console, "95% intervals in brackets, of items drawn anew; a p for each two, uncorrected for their number")
+        print_table(console, head, lines, names=2)
+        print_line(
+            console, "95% intervals in brackets, of items drawn anew; a p for each two, uncorrected for their number"
+        )
     else:
-        _line(console, "one judge only: nothing to compare it with")
+        print_line(console, "one judge only: nothing to compare it with")
     if found.principles:
         head = ["principle", "asked", "decides", "right"]
         lines = [
             [one.principle, f"{one.asked:,}", percent(one.decides), percent(one.accuracy)] for one in found.principles
         ]
-        _print_table(console, head, lines)
+        print_table(console, head, lines)
     if found.conflicts:
         lines = [[*one.principles, f"{one.conflicts.n:,}", percent(one.conflicts)] for one in found.conflicts]
-        _print_table(console, ["principle", "and", "items", "prefer different responses"], lines[:_CONFLICTS], names=2)
+        print_table(console, ["principle", "and", "items", "prefer different responses"], lines[:_CONFLICTS], names=2)
         if (more := len(lines) - _CONFLICTS) > 0:
-            _line(console, f"... and {more:,} more: --json")
+            print_line(console, f"... and {more:,} more: --json")
 
 
 def _show_classes(console: Console, found: Classes) -> None:
-    from rlaif.audit.text import decimal
+    from rlaif.figures import decimal
 
-    _line(console, f"{found.rows:,} rows in {len(found.classes)} classes: {', '.join(found.classes)}")
+    print_line(console, f"{found.rows:,} rows in {len(found.classes)} classes: {', '.join(found.classes)}")
     lines = [[a, b, f"{kappa.n:,}", decimal(kappa, 3)] for a, b, kappa in found.pairs]
-    _print_table(console, ["rater", "and", "rows", "kappa"], lines, names=2)
-    _line(console, f"Krippendorff's alpha of all: {_alpha(found.alpha)}")
+    print_table(console, ["rater", "and", "rows", "kappa"], lines, names=2)
+    print_line(console, f"Krippendorff's alpha of all: {_alpha(found.alpha)}")
 
 
 def _alpha(alpha: float | None) -> str:
     return "undefined: there is no disagreement to be had" if alpha is None else f"{alpha:.3f}"
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    from rlaif.cli.text import said
-
-    console.print(said(text, style))
-
-
-_NAME, _CONFLICTS = 34, 20  # characters of a name, lines
-
-
-def _print_table(console: Console, head: Sequence[str], lines: Sequence[Sequence[str]], names: int = 1) -> None:
-    """The first columns are `names`. What the terminal has no room for is left out, from the right."""
-    from rich import box
-    from rich.table import Table
-
-    from rlaif.cli.text import said
-
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    widths[:names] = [min(width, _NAME) for width in widths[:names]]
-    fits = [n for n in range(names + 1, len(head) + 1) if sum(widths[:n]) + 2 * n <= console.width]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for i in range(max(fits, default=names + 1)):
-        table.add_column(
-            head[i], justify="left" if i < names else "right", no_wrap=True, overflow="ellipsis", max_width=widths[i]
-        )
-    for line in lines:
-        table.add_row(*(said(cell) for cell in line[: len(table.columns)]))
-    console.print(table)

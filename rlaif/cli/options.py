@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     Model = TypeVar("Model", bound=BaseModel)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder of all runs and of the journal they share.")]
+
+
+@contextmanager
+def from_the_start() -> Iterator[None]:
+    """For what keeps nothing of a half: when it is interrupted it says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was written; the same command starts over", err=True)
+        raise SystemExit(130) from None
 
 
 def settings(model: type[Model], assignments: Sequence[str] | None) -> Model:

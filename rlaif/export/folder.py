@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,8 +71,11 @@ def _check_ours(folder: Path, marker: str) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     card = folder / "README.md"
-    if not card.is_file() or marker not in card.read_text(encoding="utf-8", errors="replace"):
-        raise ConfigError(f"{folder} is not a dataset that rlaif wrote; name another folder, or remove it first")
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if marker not in text:
+        other = re.search("<!-- written by `(rlaif \\w+)`", text)
+        what = f"was written by `{other[1]}`" if other else "is not a dataset that rlaif wrote"
+        raise ConfigError(f"{folder} {what}; name another folder, or remove it first")
 
 
 def _flush(folder: Path) -> None:

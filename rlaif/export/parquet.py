@@ -65,12 +65,14 @@ def file_name(split: Split, number: int = 0, of: int = 1) -> str:
 class Datasets:
     """The datasets being written under a folder, `<config>/<split>-...parquet`, each when its first row comes.
 
-    `rows` counts what was written. A file without rows cannot be loaded, so there is none.
+    `rows` counts what was written. A file without rows cannot be loaded, so there is none. `given`: a row's split is
+    that of its source, and not by chance.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, given: bool = False) -> None:
         self.rows: dict[Config, dict[Split, int]] = {}
         self._folder = folder
+        self._given = given
         self._files: dict[tuple[Config, Split], _File] = {}
 
     def write(self, config: Config, split: Split, rows: list[Row]) -> None:
@@ -92,7 +94,7 @@ class Datasets:
     ) -> None:
         for file in self._files.values():
             file.close(whole=kind is None)
-        if kind is None:
+        if kind is None and not self._given:
             self._give_train_its_rows()
 
     def _give_train_its_rows(self) -> None:

@@ -66,10 +66,12 @@ def _origin(imported: Imported, about: About) -> str:
 def _use(imported: Imported) -> str:
     first = next(iter(imported.written))
     configs = "\n".join(f"- `{config}`: {_CONFIGS[config]}" for config in imported.written)
-    recipes = [name for config in imported.written if (name := recipe_name(config))]
+    trained = [config for config, splits in imported.written.items() if "train" in splits]
+    recipes = [name for config in trained if (name := recipe_name(config))]
     commands = "\n".join(f"trl {name.removeprefix('trl-').removesuffix('.yaml')} --config {name}" for name in recipes)
     load = f'```python\nimport datasets\n\ndatasets.load_dataset("FOLDER", "{first}")\n```\n'
-    return f"## Use\n\n{configs}\n\n{load}\n```sh\ncd FOLDER\n{commands}\n```\n"
+    train = f"\n```sh\ncd FOLDER\n{commands}\n```\n" if commands else ""
+    return f"## Use\n\n{configs}\n\n{load}{train}"
 
 
 def _counts(imported: Imported, settings: ImportSettings) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlaif.errors import ConfigError
@@ -12,8 +13,8 @@ from rlaif.export.parquet import SCHEMAS, Datasets
 from rlaif.export.recipes import recipe, recipe_name
 from rlaif.export.rows import Row, Split, split_of
 from rlaif.export.settings import Config
+from rlaif.foreign.columns import shape_of
 from rlaif.foreign.read import open_dataset
-from rlaif.foreign.shapes import shape_of
 from rlaif.importing.card import MARKER, About, card
 from rlaif.importing.convert import Labelled, Pair, converted, name_of, scale_of
 from rlaif.importing.settings import PAIRING, As, ImportSettings
@@ -47,12 +48,13 @@ def import_dataset(
     scale = settings.scale or scale_of(dataset, shape)
     settings = settings.model_copy(update={"scale": scale})
     with replaced(to, MARKER) as partial, tempfile.TemporaryDirectory(dir=partial) as scratch:
-        with (partial / "dropped.jsonl").open("wb") as dropped, Datasets(partial) as datasets:
+        given = _given(dataset.splits)
+        with (partial / "dropped.jsonl").open("wb") as dropped, Datasets(partial, given) as datasets:
             tally = Tally(dropped)
             said = _Said()
             for one in converted(dataset, shape, settings, tally, Path(scratch)):
                 tally.pairs += isinstance(one, Pair)
-                in_split = _split(one, len(dataset.splits), settings.test_fraction)
+                in_split = _split(one, given, settings.test_fraction)
                 for name, rows in _rows(one, said).items():
                     if settings.writes(name):
                         datasets.write(name, in_split, [_full(name, row) for row in rows])
@@ -75,7 +77,7 @@ def import_dataset(
         about = About(address, dataset.config, dataset.splits, licence)
         (partial / "README.md").write_text(card(imported, settings, about, content), encoding="utf-8")
         for name, splits in written.items():
-            if file := recipe_name(name):
+            if "train" in splits and (file := recipe_name(name)):
                 (partial / file).write_text(recipe(name, splits), encoding="utf-8")
     return imported
 
@@ -134,8 +136,16 @@ def _full(config: Config, row: Row) -> Row:
 _COLUMNS = {config: tuple(schema.names) for config, schema in SCHEMAS.items()}
 
 
-def _split(one: Pair | Labelled, splits: int, test_fraction: float) -> Split:
-    if splits > 1:
+# In the name of a split that nobody trains on.
+_HELD_OUT = frozenset({"test", "validation", "valid", "val", "eval", "evaluation", "dev"})
+
+
+def _given(splits: Sequence[str]) -> bool:
+    return len(splits) > 1 or not _HELD_OUT.isdisjoint(re.split("[^a-z]+", splits[0].lower()))
+
+
+def _split(one: Pair | Labelled, given: bool, test_fraction: float) -> Split:
+    if given:
         return "train" if one.split.startswith("train") else "test"
     return split_of(Record(prompt_id(one.prompt), one.prompt), test_fraction)
 

@@ -31,8 +31,8 @@ class ImportSettings(BaseModel):
     them, the widest. `min_margin`: least margin from 0 to 1; of pairs whose rows say no margin it asks nothing.
     `scale`: lowest and highest rating; None: those that occur, of a column of margins 0 and the greatest if that is
     above 1. Ranks need none.
-    `test_fraction`: of prompts, by their hash, where the source has one split only; of several, what begins with
-    `train` stays that and all others become `test`.
+    `test_fraction`: of prompts, by their hash, where there is one split only and its name is no test's; of several,
+    what begins with `train` stays that and all others become `test`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

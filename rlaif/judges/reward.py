@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
+from rlaif.backends import ModelSpec
+from rlaif.backends.gguf import find_weights
 from rlaif.constitution import Principle
 from rlaif.context import Context
+from rlaif.errors import ConfigError
 from rlaif.judges import PairComparer, Principles
 from rlaif.llm import ask_all
-from rlaif.types import REFUSALS, Completion, Message, Record, Verdict
+from rlaif.types import REFUSALS, Completion, Message, Messages, Record, Verdict
 
 
 class RewardModel(PairComparer):
@@ -47,7 +51,7 @@ class RewardModel(PairComparer):
             method="reward",
             replies=tuple(reply.text for reply in replies),
         )
-        one, other = map(_score, replies)
+        one, other = map(score_in, replies)
         if one is None or other is None:
             refused = any(reply.finish_reason in REFUSALS for reply in replies)
             return msgspec.structs.replace(verdict, outcome="refusal" if refused else "unparsed")
@@ -55,8 +59,7 @@ class RewardModel(PairComparer):
         return msgspec.structs.replace(verdict, p_first=p, p_ab=p, p_ba=p, consistent=one != other)
 
     async def _ask(self, record: Record, response: int, context: Context) -> Completion:
-        answer = Message("assistant", record.responses[response].text)
-        return await context.ask(self.model, (*record.prompt, answer))
+        return await scored(self.model, record.prompt, record.responses[response].text, context)
 
     def roles(self) -> tuple[str, ...]:
         return (self.model,)
@@ -68,7 +71,55 @@ class RewardModel(PairComparer):
         return min(responses, 2 * pairs)
 
 
-def _score(reply: Completion) -> float | None:
+def reward_model(text: str) -> ModelSpec:
+    """What a command was given as a reward model: a folder, of an adapter too, or a name on the hub; or reward/MODEL.
+
+    Raises ConfigError for a folder that holds none.
+    """
+    model = text.removeprefix("reward/")
+    folder = Path(model).expanduser()
+    if not model:
+        raise ConfigError(f"'{text}' is no reward model; give its folder or its name on the hub")
+    if not folder.is_dir():
+        if folder.is_absolute() or model.startswith((".", "models/")):
+            raise ConfigError(f"no folder {model}; `rlaif train DATA --method reward` makes a reward model")
+        return ModelSpec(provider="reward", model=model)
+    adapter = _json(folder / "adapter_config.json")
+    if adapter is not None:
+        base = ((_json(folder / "training.json") or {}).get("base") or {}).get(
+            "model", adapter.get("base_model_name_or_path")
+        )
+        if adapter.get("task_type") != "SEQ_CLS" or not isinstance(base, str):
+            raise ConfigError(f"the adapter in {folder} makes no reward model: its task is {adapter.get('task_type')}")
+        base = base.removeprefix("transformers/")
+        return ModelSpec(provider="reward", model=str(find_weights("")) if base == "local" else base, lora=str(folder))
+    config = _json(folder / "config.json")
+    if config is None:
+        raise ConfigError(f"{folder} holds no model: no config.json in it")
+    if any("ForCausalLM" in str(name) for name in config.get("architectures") or ()):
+        raise ConfigError(
+            f"{folder} is a language model; `rlaif train DATA --method reward --model {folder}` makes a reward model"
+        )
+    return ModelSpec(provider="reward", model=str(folder))
+
+
+def _json(file: Path) -> dict[str, Any] | None:  # Any: whatever the file holds
+    try:
+        found = msgspec.json.decode(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+async def scored(role: str, prompt: Messages, answer: str, context: Context) -> Completion:
+    """The reply with a response's score, see `score_in`. Raises as `Context.ask` does."""
+    return await context.ask(role, (*prompt, Message("assistant", answer)))
+
+
+def score_in(reply: Completion) -> float | None:
+    """None for what is no number."""
     try:
         value = float(reply.text)
     except ValueError:

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 
 from rlaif.errors import ConfigError
+from rlaif.foreign.columns import shape_of
 from rlaif.foreign.read import Dataset, open_dataset
-from rlaif.foreign.shapes import Shape, example, shape_of
+from rlaif.foreign.shapes import Shape, example
 from rlaif.hygiene.duplicates import near
 from rlaif.lint.contract import contract, trainers
 from rlaif.lint.facts import Ways, joined

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaif.constitution import Principle, Purpose
 from rlaif.context import Context
-from rlaif.errors import ConfigError, Pending, RlaifError
+from rlaif.errors import CallFailed, ConfigError, Pending, RlaifError
 from rlaif.judges import Comparer, Principles
 from rlaif.judges.aspects import Aspects, load_aspects
 from rlaif.judges.cascade import Cascade
@@ -120,7 +120,10 @@ class Judge(Stage):
 async def _verdicts(
     judge: Comparer, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
 ) -> list[Verdict]:
-    """What the judge says; of a judge of the user's own it is checked. Raises ConfigError where that is faulty."""
+    """What the judge says; of a judge of the user's own it is checked.
+
+    Raises ConfigError for what is no verdict, and CallFailed where such a judge fails: the record alone, not the run.
+    """
     if type(judge).__module__.startswith("rlaif."):
         return await judge(record, pairs, principles, context)
     name = f"judge '{type(judge).__module__}:{type(judge).__name__}'"
@@ -129,7 +132,7 @@ async def _verdicts(
     except (RlaifError, Pending):
         raise
     except Exception as error:
-        raise ConfigError(f"{name} failed on record {record.id}: {type(error).__name__}: {error}") from error
+        raise CallFailed("judge", f"{name} failed: {type(error).__name__}: {error}") from error
     try:
         found = msgspec.convert(msgspec.to_builtins(verdicts), list[Verdict])
     except (msgspec.ValidationError, TypeError) as error:

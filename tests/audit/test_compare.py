@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.audit.compare import conflicts, differences, mcnemar, principle_figures
-from rlaif.audit.measures import NOTHING
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.figures import NOTHING
 
 NAN = math.nan
 

@@ -242,6 +242,7 @@ def test_answers_that_another_run_paid_for_are_counted_and_their_cost_is_not_gue
 
 @needs_model
 @pytest.mark.model
+@pytest.mark.timeout(600)
 def test_the_embedded_model_is_audited_like_any_other(tmp_path: Path) -> None:
     path = write(tmp_path / "gold.jsonl", pairs(10))
     result, answers = audit(path, judge="local", run="audit", runs_dir=tmp_path)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
-from rlaif.audit.measures import NOTHING, coverage_curve, figures, kappa, mean, winners
+from rlaif.audit.measures import coverage_curve, figures, winners
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.figures import NOTHING, kappa, mean
 from rlaif.statistics import wilson
 from rlaif.types import VerdictOutcome
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif.audit.measures import agreement, kappa, winners
+from rlaif.audit.measures import agreement, winners
 from rlaif.audit.panels import (
     Combination,
     alike,
@@ -31,6 +31,7 @@ from rlaif.audit.panels import (
     weighted,
 )
 from rlaif.audit.table import FloatArray, Items, Judged
+from rlaif.figures import kappa
 from rlaif.panel import combined, log_odds
 
 NAN = math.nan

@@ -51,6 +51,16 @@ def test_warnings_fail_only_a_strict_lint(rlaif: Command, strict: list[str], cod
     assert "-> say what the response does" in done.out
 
 
+def test_what_a_lint_says_again_and_again_is_cut_and_json_has_it_all(rlaif: Command) -> None:
+    vague = [Principle(id=f"vague-{number}", judge="Prefer the better response.") for number in range(8)]
+    name = keep(rlaif, sound(*vague))
+    said = rlaif("constitution", "lint", name).out
+    assert sum(line.startswith("warning vague: ") for line in said.splitlines()) == 5
+    assert "3 more of vague: --json has them all" in said
+    found = rlaif("constitution", "lint", name, "--json").json["findings"]
+    assert sum(finding["rule"] == "vague" for finding in found) == 8
+
+
 def test_errors_fail_a_lint(rlaif: Command) -> None:
     done = rlaif("constitution", "lint", keep(rlaif, sound(Principle(id="again", **SOURCES))))
     assert done.code == 1

@@ -618,7 +618,7 @@ async def test_a_real_servers_refusals_are_told_apart(llama: Llama) -> None:
 
 @needs_model
 @pytest.mark.model
-@pytest.mark.timeout(300)  # half a minute on idle cores
+@pytest.mark.timeout(600)  # half a minute on idle cores
 def test_a_whole_run_goes_through_the_messages_api(llama: Llama, tmp_path: Path) -> None:
     model = json.dumps({"provider": "anthropic", "model": "smol", "base_url": llama.url, "api_key_env": "LLAMA_KEY"})
     short = {

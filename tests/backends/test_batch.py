@@ -107,7 +107,7 @@ async def run(backend: BatchBackend, asked: list[Request]) -> list[Outcome]:
         found |= {open_ones[place]: outcome for place, outcome in outcomes.items()}
         if len(found) == len(asked):
             return [found[number] for number in range(len(asked))]
-        assert await asyncio.wait_for(backend.settle(), 30)
+        assert await asyncio.wait_for(backend.settle(), 100)
 
 
 def texts(outcomes: list[Outcome]) -> list[str]:
@@ -574,7 +574,7 @@ async def test_a_batch_whose_answers_another_process_took_to_the_journal_makes_a
         await ask(first, asked)
         await first.settle()  # forgets the batch
         assert jobs(tmp_path) == []
-        assert await asyncio.wait_for(waiting, 10)
+        assert await asyncio.wait_for(waiting, 100)
         await second.close()
 
 
@@ -597,7 +597,7 @@ async def test_models_in_one_folder_leave_each_others_batches_alone(tmp_path: Pa
 async def submitted(backend: BatchBackend, folder: Path) -> None:
     """All that is waiting; then it looks no more."""
     settling = asyncio.create_task(backend.settle())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not jobs(folder) or any(job.state != "submitted" for job in jobs(folder)):
             await asyncio.sleep(0.01)
     backend.stop()
@@ -606,20 +606,21 @@ async def submitted(backend: BatchBackend, folder: Path) -> None:
 
 async def test_it_says_what_it_waits_for_and_stops_at_once(tmp_path: Path) -> None:
     async with batches(tmp_path, looks=10**6, limits={"max_calls": 2}) as (backend, server):
-        backend._longest_wait_s = backend._first_wait_s = 60.0
+        backend._longest_wait_s = backend._first_wait_s = 600.0
         assert backend.waiting == ""
         await ask(backend, requests(3))
         assert backend.waiting == "3 calls not submitted yet"
         settling = asyncio.create_task(backend.settle())
         while len(jobs(tmp_path)) < 2 or any(job.state == "intended" for job in jobs(tmp_path)):
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        while "not submitted" in backend.waiting:
+            await asyncio.sleep(0.01)
         assert backend.waiting == f"2 batches (3 calls) at {server.url}, oldest 0 min"
         began = time.monotonic()
         backend.stop()
         assert await settling is False
         await backend.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60
         assert len(jobs(tmp_path)) == 2
 
 
@@ -717,7 +718,7 @@ async def test_a_run_stopped_while_it_waits_is_taken_up_by_the_same_command(tmp_
                 await asyncio.sleep(0.01)
             runner.stop()
             first.stop()
-            await asyncio.wait_for(going, 5)
+            await asyncio.wait_for(going, 100)
         server.looks = 1
         second = backend_of(server.url, tmp_path / "batches")
         async with running(tmp_path, second) as (runner, folder):

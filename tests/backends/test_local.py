@@ -87,6 +87,7 @@ def tiny(tmp_path: Path) -> Path:
 @needs_model
 @pytest.mark.model
 @on_one_loop
+@pytest.mark.timeout(600)
 async def test_many_first_questions_start_one_server_and_all_are_answered(
     backend: LocalBackend, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,9 +153,11 @@ async def test_a_server_that_dies_is_started_again_and_its_log_is_named(
 ) -> None:
     await backend.complete(ask(max_tokens=1))
     pid = process_of(backend).pid
+    os.kill(pid, signal.SIGSTOP)  # or its answer may be there before its end
     running = asyncio.create_task(backend.complete(ask("Write a long story.", 400)))
     await asyncio.sleep(0.3)
     os.kill(pid, signal.SIGABRT)
+    os.kill(pid, signal.SIGCONT)
     with pytest.raises(ProviderError, match=r"ended \(exit code -6\).*llama-server\.log") as caught:
         await running
     assert caught.value.kind == "server"
@@ -191,7 +194,8 @@ async def main():
     backend = LocalBackend(ModelSpec(provider="local", slots=1, context_tokens=512), Path(sys.argv[1]))
     await backend.complete(Request("local", (Message("user", "hi"),), max_tokens=1))
     print(backend._child.living.process.pid, flush=True)
-    await backend.complete(Request("local", (Message("user", "Write a long story."),), max_tokens=400))
+    while True:
+        await backend.complete(Request("local", (Message("user", "Write a long story."),), max_tokens=400))
 
 asyncio.run(main())
 """
@@ -211,7 +215,7 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         assert not gone(child)
         parent.kill()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not gone(child) and time.monotonic() < until:
         time.sleep(0.05)
     assert gone(child)
@@ -219,7 +223,8 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 @needs_model
 @pytest.mark.model
-async def test_closing_ends_the_server(tmp_path: Path) -> None:
+async def test_closing_ends_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif.backends.local.STOP_S", 60.0)  # that it ends, not how soon
     backend = LocalBackend(spec(), tmp_path)
     await backend.complete(ask(max_tokens=1))
     process = process_of(backend)
@@ -264,11 +269,10 @@ async def test_a_start_that_is_cancelled_leaves_no_child(tmp_path: Path, monkeyp
 
 
 @needs_model
-def test_the_bundled_model_is_named_by_its_source_and_its_form() -> None:
+def test_the_bundled_model_is_named_by_its_source_and_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     assert identity(spec()) == "local:SmolLM2-135M-Instruct.Q4_1@b179c9523d0e+q8_0"
-    start = time.perf_counter()
-    identity(spec())
-    assert time.perf_counter() - start < 0.15
+    monkeypatch.delattr("rlaif.backends.gguf.file_digest")  # nothing is hashed a second time
+    assert identity(spec()) == "local:SmolLM2-135M-Instruct.Q4_1@b179c9523d0e+q8_0"
 
 
 @needs_model

@@ -114,6 +114,7 @@ def test_a_run_on_two_engines_loads_each_for_its_stages_and_repeats_no_call(
 
 
 @pytest.mark.model
+@pytest.mark.timeout(600)
 def test_two_real_models_take_turns_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     q8_0 = gguf.as_q8_0(gguf.find_weights(""), tmp_path)
     running: list[LocalBackend] = []

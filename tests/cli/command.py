@@ -56,10 +56,38 @@ class Command:
         return name
 
 
-def start(folder: Path, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:  # Any: Popen's own
+# The command, which sends itself a signal as the scripted model is asked the so-manieth time.
+SIGNALLED = """
+import os, sys
+from rlaif import cli
+from rlaif.backends.scripted import ScriptedBackend
+
+number, at = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+answer, asked = ScriptedBackend.complete, 0
+
+async def complete(self, request):
+    global asked
+    asked += 1
+    if asked == at:
+        os.kill(os.getpid(), number)
+    return await answer(self, request)
+
+ScriptedBackend.complete = complete
+cli.main()
+"""
+
+
+def start_signalled(folder: Path, arguments: Sequence[str], number: int, at: int) -> subprocess.Popen[str]:
+    """From outside no signal comes at a certain point: the run may be over before."""
+    return start(folder, [str(number), str(at), *arguments], program=("-c", SIGNALLED))
+
+
+def start(
+    folder: Path, arguments: Sequence[str], *, program: Sequence[str] = ("-m", "rlaif"), **options: Any
+) -> subprocess.Popen[str]:  # Any: Popen's own
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
     return subprocess.Popen(
-        [sys.executable, "-m", "rlaif", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=folder,
         env=environment,
         text=True,

@@ -173,6 +173,19 @@ def test_another_cleaning_replaces_its_folder_and_no_other(rlaif: Command) -> No
     assert done.code == 2
     assert "mine is not a dataset that rlaif wrote" in done.err
     assert (rlaif.folder / "mine/notes.txt").read_text() == "notes"
+    done = rlaif("import", name, "--to", "out")
+    assert done.code == 2
+    assert "out was written by `rlaif clean`; name another folder" in done.err
+
+
+def test_an_interrupted_cleaning_says_that_it_starts_over(rlaif: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlaif.cleaning._card", interrupted)  # the last step
+    done = rlaif("clean", write(rlaif.folder / "pairs.jsonl", ROWS), "--to", "out")
+    assert (done.code, done.err) == (130, "interrupted: nothing was written; the same command starts over\n")
+    assert not (rlaif.folder / "out").exists()
 
 
 def test_broken_lines_go_and_the_rest_stays(rlaif: Command) -> None:

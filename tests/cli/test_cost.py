@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import signal
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 
 import rlaif as package
+from rlaif.budget import Budget
 from rlaif.store import RunFolder, encode
-from tests.cli.command import Command, Done, start
+from tests.cli.command import Command, Done, start, start_signalled
 from tests.server import Body, Reply, Server, answer
 from tests.test_job import served
 
@@ -80,32 +80,32 @@ def test_a_limit_on_calls_is_reached_exactly_and_never_exceeded(rlaif: Command, 
     assert (again.code, again.json["calls"]["sent"]) == (3, 0)
 
 
-def test_a_limit_on_time_lets_the_calls_in_flight_end_and_the_same_command_goes_on(rlaif: Command) -> None:
-    slow = priced("{latency_ms: 100}", "--limit", "30", "--run", "r", "--set", "window=4", "--max-time")
-    begun = time.monotonic()
-    done = rlaif(*slow, "0.6s", "--json")
-    assert time.monotonic() - begun < 8
-    assert (done.code, done.json["stopped_by"]) == (3, "--max-time reached: 0.6 s")
-    assert done.json["calls"]["sent"] == answers(rlaif.folder) + 2
-    finished = rlaif(*slow, "1h", "--json")
+def test_a_limit_on_time_lets_the_calls_in_flight_end_and_the_same_command_goes_on(
+    rlaif: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = priced("{latency_ms: 20}", "--limit", "30", "--run", "r", "--set", "window=4", "--max-time", "1h", "--json")
+    looks = itertools.count()
+    with monkeypatch.context() as patched:  # an hour is over at the so-manieth look at the clock
+        patched.setitem(Budget.__init__.__kwdefaults__, "clock", lambda: 0.0 if next(looks) < 50 else 3600.0)
+        done = rlaif(*slow)
+    assert (done.code, done.json["stopped_by"]) == (3, "--max-time reached: 3600 s")
+    assert 20 < done.json["calls"]["sent"] == answers(rlaif.folder) + 2 < 60
+    finished = rlaif(*slow)
     assert finished.code == 0
     assert finished.json["calls"]["from_journal"] == done.json["calls"]["sent"] - 2
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_run_remembers_what_it_spent(tmp_path: Path) -> None:
-    slow = priced("{latency_ms: 30}", "--limit", "60", "--run", "r", "--max-calls", "150", "--json")
+    slow = priced("{latency_ms: 10}", "--limit", "60", "--run", "r", "--max-calls", "150", "--json")
     slow += ["--set", "window=4"]
-    process = start(tmp_path, slow)
-    deadline = time.monotonic() + 30
-    journal = tmp_path / "runs/calls.sqlite-wal"
-    while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > 150_000):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=20)
+    process = start_signalled(tmp_path, slow, signal.SIGKILL, at=80)
+    process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
     before = answers(tmp_path)
     assert 0 < before < 148
     again = start(tmp_path, slow)
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=100)
     assert again.returncode == 3, err
     stopped = json.loads(out)
     assert stopped["ledger"]["sent"] == 150

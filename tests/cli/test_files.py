@@ -22,7 +22,7 @@ def test_the_version_is_that_of_the_package(rlaif: Command) -> None:
 
 def test_it_runs_as_a_module_too(rlaif: Command) -> None:
     process = start(rlaif.folder, ["--version"])
-    assert process.communicate(timeout=20)[0] == f"rlaif {__version__}\n"
+    assert process.communicate(timeout=100)[0] == f"rlaif {__version__}\n"
 
 
 def test_the_list_names_what_ships_and_the_runs_there_are(rlaif: Command) -> None:

@@ -17,8 +17,9 @@ from pyarrow import parquet
 from rlaif.errors import ConfigError
 from rlaif.export import About, ExportSettings, export_dataset
 from rlaif.export.parquet import SCHEMAS
+from rlaif.foreign.columns import shape_of
 from rlaif.foreign.read import open_dataset
-from rlaif.foreign.shapes import FATAL, PROBLEMS, example, shape_of
+from rlaif.foreign.shapes import FATAL, PROBLEMS, example
 from rlaif.importing import Imported, ImportSettings, import_dataset
 from rlaif.importing.tally import NOTES as WORDS
 from rlaif.importing.tally import REASONS
@@ -260,6 +261,9 @@ def test_the_library_loads_every_configuration(tmp_path: Path, monkeypatch: pyte
     assert recipe["dataset_name"] == "./preference"
 
 
+HALF = ImportSettings(test_fraction=0.5)
+
+
 def test_several_splits_stay_apart(tmp_path: Path) -> None:
     for split, n in (("train", 5), ("validation", 2)):
         table(
@@ -268,7 +272,12 @@ def test_several_splits_stay_apart(tmp_path: Path) -> None:
         )
     done = import_dataset(str(tmp_path / "set"), tmp_path / "made")
     assert done.written["preference"] == {"train": 5, "test": 2}
-    assert import_dataset(str(tmp_path / "set"), tmp_path / "made", split="validation").rows == 2
+    alone = import_dataset(str(tmp_path / "set"), tmp_path / "made", split="validation")
+    assert alone.written["preference"] == {"test": 2}, "nobody trains on it because it came alone"
+    assert not list((tmp_path / "made").glob("trl-*.yaml"))
+    assert "trl " not in (tmp_path / "made/README.md").read_text()
+    alone = import_dataset(str(tmp_path / "set"), tmp_path / "made", split="train", settings=HALF)
+    assert alone.written["preference"].keys() == {"train", "test"}
 
 
 def test_imported_pairs_can_be_judged_anew(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.errors import ConfigError
-from rlaif.foreign.shapes import PROBLEMS, Example, example, fatal, shape_of, truth
+from rlaif.foreign.columns import shape_of
+from rlaif.foreign.shapes import PROBLEMS, Example, example, fatal, truth
 from rlaif.types import Message, Messages
 from tests.foreign.made import nectar, turns, ultrafeedback
 

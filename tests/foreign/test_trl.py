@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.foreign.shapes import example, shape_of
+from rlaif.foreign.columns import shape_of
+from rlaif.foreign.shapes import example
 from rlaif.importing import import_dataset
 from tests.foreign.made import jsonl, turns
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.audit.measures import kappa
-from rlaif.hygiene.refusal import KINDS, is_refusal, refusal
+from rlaif.hygiene.refusal import KINDS, is_refusal, refusal, split
 
 CUES = ["I cannot", "sorry", "not", "?", '"', "\n1.", "can't", "我", "不", ".", ", but ", "\ud800", "\u0130"]
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "refusals"
@@ -103,16 +102,14 @@ def test_any_mixture_of_cues_has_a_kind(parts: list[str]) -> None:
     assert math.isfinite(refusal(" ".join(parts)).p)
 
 
-def test_of_a_long_text_its_head_and_tail_count_and_the_time_does_not_grow() -> None:
+def test_of_a_long_text_its_head_and_tail_count_and_no_more_is_read() -> None:
     middle = "The river runs north and the town lies on its left bank. " * 20_000
     assert refusal(f"I'm sorry, but I can't help with that. {middle}").kind != "comply"
     assert refusal(middle).kind == "comply"
-    start = time.perf_counter()
-    refusal(f"I cannot help with that. {middle}")
-    assert time.perf_counter() - start < 0.1
+    assert len(split(middle)) < 100
 
 
-@pytest.mark.timeout(300)  # seven seconds of one core, which may be busy
+@pytest.mark.timeout(600)  # seven seconds of one core, which may be busy
 def test_the_coefficients_are_what_training_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.syspath_prepend(str(BENCHMARK))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rlaif.backends import ModelSpec
+from rlaif.export.comparisons import Comparisons
 from rlaif.journal import Journal, Traits
 from rlaif.judges.reward import RewardModel
 from rlaif.llm import Tally
@@ -104,6 +105,19 @@ async def test_with_all_principles_it_has_still_one_verdict_a_pair() -> None:
     stage = Judge.model_validate({"by": {"kind": "reward"}, "principles": "all"})
     after, _ = await through(stage, record("a", "b"), {"reward": lambda _: "0.5"}, principles=(KIND, TRUE))
     assert [verdict.principle for verdict in after.verdicts] == ["reward"]
+
+
+async def test_several_reward_models_are_a_panel_with_a_verdict_each() -> None:
+    stage = Judge.model_validate({"by": [{"kind": "reward", "model": "one"}, {"kind": "reward", "model": "other"}]})
+    answers = {"one": scores({"a": 2.0, "b": 1.0}), "other": scores({"a": 0.0, "b": 3.0})}
+    after, _ = await through(stage, record("a", "b"), answers)
+    assert [(verdict.judge, verdict.p_first) for verdict in after.verdicts] == [
+        ("one", pytest.approx(1 / (1 + math.exp(-1)))),
+        ("other", pytest.approx(1 / (1 + math.exp(3)))),
+    ]
+    together = Comparisons(after, "mean").of(0, 1)
+    assert together is not None
+    assert together.p_ab == pytest.approx((1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(3))) / 2)
 
 
 async def test_the_preflight_has_no_question_for_a_reward_model_and_nothing_to_say_of_votes(tmp_path: Path) -> None:

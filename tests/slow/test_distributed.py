@@ -105,6 +105,19 @@ def workers() -> list[int]:
     return [int(pid) for pid, _, name in rows if name.startswith("ray::Worker") and ours(int(pid))]
 
 
+def left_of(scratch: Path) -> list[Path]:
+    """The processes that keep their files there."""
+
+    def told(process: Path) -> bytes:
+        try:
+            return (process / "environ").read_bytes()
+        except OSError:  # another's, or gone
+            return b""
+
+    ours = f"TMPDIR={scratch}\0".encode()
+    return [process for process in Path("/proc").glob("[0-9]*") if ours in told(process)]
+
+
 class Killer:
     """An observer that kills one worker, once, when the run has come so far; keeps what was in the journal then."""
 
@@ -195,7 +208,8 @@ def test_answers_of_a_run_that_was_killed_as_a_whole_are_found_again(
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(3.0)  # Ray's processes see that their parent is gone
+    while left_of(scratch):  # Ray's processes see that their parent is gone
+        time.sleep(0.1)
     kept = calls(runs)
     result = generate(runs, prompts, executor="ray")
     assert result.status == "done"

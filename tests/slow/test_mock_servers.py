@@ -76,7 +76,7 @@ def running(command: Callable[[int], Sequence[str | Path]]) -> Iterator[str]:
     process = subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
+        for _ in range(1000):
             assert process.poll() is None, "the server ended"
             try:
                 fetched(f"{url}/health")
@@ -90,7 +90,7 @@ def running(command: Callable[[int], Sequence[str | Path]]) -> Iterator[str]:
 
 
 def fetched(url: str) -> Any:  # Any: what json gives
-    with urllib.request.urlopen(url, timeout=10) as reply:
+    with urllib.request.urlopen(url, timeout=60) as reply:
         return json.load(reply)
 
 

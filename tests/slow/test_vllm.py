@@ -221,7 +221,7 @@ async def test_nobody_computes_for_a_question_given_up(backend: VLLMBackend, log
         await story
     given_up = time.monotonic()
     while re.findall(r"Running: (\d+) reqs", (log_folder / "vllm.log").read_text())[-1] != "0":
-        assert time.monotonic() < given_up + 10, "the story takes a minute"
+        assert time.monotonic() < given_up + 40, "the story takes a minute"
         await asyncio.sleep(0.2)
 
 

@@ -483,7 +483,6 @@ def test_a_run_by_a_rubric_needs_no_file_to_go_on_and_is_another_run_when_the_fi
         ([Verdict("mine", "p", 7, 9, p_ab=0.5, p_ba=0.5)], "a verdict on 7 and 9"),
         ([Verdict("mine", "p", 0, 1, p_ab=9.0, p_ba=0.5)], "from 0 to 1"),
         ([Verdict("mine", "p", 0, 1, p_ab=float("nan"), p_ba=0.5)], "from 0 to 1"),
-        (ValueError("broken"), "failed on record .*: ValueError: broken"),
     ],
 )
 async def test_what_a_judge_of_ones_own_gets_wrong_is_said_and_never_written(verdicts: Any, words: str) -> None:
@@ -492,16 +491,47 @@ async def test_what_a_judge_of_ones_own_gets_wrong_is_said_and_never_written(ver
             await Judge.model_construct(by=(Careless(says=verdicts),))(record("one", "two"), working)
 
 
+class Stumbling(Comparer):
+    """Fails on one prompt."""
+
+    async def __call__(
+        self, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
+    ) -> list[Verdict]:
+        if "two" in record.prompt[-1].content:
+            raise ValueError("a number of words")
+        return [Verdict("mine", "p", *pair, p_ab=0.9, p_ba=0.9, p_first=0.9, consistent=True) for pair in pairs]
+
+    def roles(self) -> tuple[str, ...]:
+        return ()
+
+    def calls(self, responses: int, pairs: int, principles: int, voters: Set[str] = frozenset()) -> int:
+        return 0
+
+
+def test_a_judge_of_ones_own_that_fails_on_a_record_fails_that_record_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Count to {n}."}}\n' for n in ("one", "two", "six")))
+    (tmp_path / "own.yaml").write_text(
+        f"name: own\nstages:\n  - sample: {{n: 2}}\n  - judge: {{by: {{kind: code, code: '{HERE}:Stumbling'}}}}\n"
+        "models: {policy: scripted}\nexport: {pairs: [best_vs_worst]}\n"
+    )
+    prompts = str(tmp_path / "prompts.jsonl")
+    done = rlaif.generate(
+        str(tmp_path / "own.yaml"), prompts=prompts, run="r", runs_dir=tmp_path, allow_code=True, environment={}
+    )
+    assert (done.status, done.summary["outcomes"]) == ("done", {"ok": 2, "failed": 1})
+    (failed,) = [one for one in RunFolder(tmp_path, "r").records() if one.outcome == "failed"]
+    assert (failed.reason, failed.stage) == ("judge", "judge")
+    assert failed.detail == f"judge '{HERE}:Stumbling' failed: ValueError: a number of words"
+
+
 class Careless(Comparer):
-    """Says or raises what it was given."""
+    """Says what it was given."""
 
     says: Any
 
     async def __call__(
         self, record: Record, pairs: Sequence[tuple[int, int]], principles: Principles, context: Context
     ) -> list[Verdict]:
-        if isinstance(self.says, Exception):
-            raise self.says
         return self.says  # type: ignore[no-any-return] # whatever it is
 
     def roles(self) -> tuple[str, ...]:

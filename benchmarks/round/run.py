@@ -1,0 +1,167 @@
+"""One round on the bundled model: contrast -> fine-tuning -> held-out safety, in one command.
+
+    python benchmarks/round/run.py [--small] [--out FOLDER]
+
+Held out are SimpleSafetyTests (100 prompts to refuse) and the safe half of XSTest (250 to answer), from the folder
+RLAIF_TEST_DATA; without it, those of our own prompts that are never trained on stand in for them. Every step is a
+command of `rlaif` that goes on where it was stopped, and so does this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlaif.hygiene.contamination import contaminated
+
+HERE = Path(__file__).parent
+DATA = HERE.parent.parent / "data"
+SETS = ("redteam", "borderline", "helpful")
+Json = dict[str, Any]
+
+
+class Size(NamedTuple):
+    """How many of each of `SETS` train and how often; how many prompts of a held-out set are asked, about."""
+
+    train: tuple[int, int, int]
+    epochs: int
+    asked: int | None
+    dev: bool
+
+
+# The rest of each set is the development set: variants are chosen on it, never on what is held out.
+FULL = Size((160, 120, 120), 2, None, True)
+SMALL = Size((100, 60, 60), 1, 60, False)
+# Long answers lose their ends, and no end is learned for them: all there is to learn is whether there is an answer.
+OPTIONS = (
+    *("learning_rate=3e-4", "lr_scheduler_type=linear", "lora_r=16", "lora_alpha=32", "max_length=80"),
+    *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
+)
+HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+    ("simplesafetytests", "prompts_final", "harm_area", {}),
+    ("xstest_prompts", "prompt", "type", {"label": "safe"}),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--small", action="store_true", help="fewer prompts, about 20 minutes")
+    arguments.add_argument("--out", type=Path, help="default: runs/round or runs/round-small")
+    given = arguments.parse_args()
+    size = SMALL if given.small else FULL
+    out = (given.out or Path("runs") / ("round-small" if given.small else "round")).resolve()
+    round_(size, out)
+
+
+def round_(size: Size, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    prompts = split(size, out / "prompts")
+    unsafe, safe = held_out(out / "prompts", size)
+    show_distance(prompts, (*texts(unsafe), *texts(safe)))
+    runs = ("--runs-dir", str(out / "runs"))
+    took = {}
+    for half, sets in (("harmful", SETS[:1]), ("harmless", SETS[1:])):
+        listed = [{"path": str(prompts[f"{name}-train"]), "name": name} for name in sets]
+        took[half] = rlaif(
+            *("generate", HERE / f"{half}.yaml", "--run", half, *runs, "--limit", 1000),
+            *("--set", f"prompts={json.dumps(listed)}"),
+            *("--set", f"templates.contrast_strong={HERE / ('decline' if half == 'harmful' else 'plain')}.jinja"),
+            *("--set", f"templates.contrast_weak={HERE / ('plain' if half == 'harmful' else 'decline')}.jinja"),
+        )
+    model = out / "models" / "sft"
+    options = [part for one in (*OPTIONS, f"num_train_epochs={size.epochs}") for part in ("--set", one)]
+    data = ("harmful", "harmless", *runs)
+    took["train"] = rlaif("train", *data, "--method", "sft", "--model", "local", "--merge", "--out", model, *options)
+    sets = {"held-out": (unsafe, safe)}
+    if size.dev:
+        sets["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"])
+    for name, (refuse, answer) in sets.items():
+        asked = ("--unsafe", refuse, "--safe", answer, "--max-tokens", 64)
+        took[f"eval {name}"] = rlaif("eval", "safety", "transformers", model, *asked, *runs, "--run", name)
+    written = {name: out / f"runs/{name}/evaluation/evaluation.json" for name in sets}
+    found = {name: json.loads(file.read_text("utf-8")) for name, file in written.items()}
+    (out / "round.json").write_text(json.dumps({"seconds": took, **found}, indent=1))
+    for name, evaluation in found.items():
+        print(f"\n{name}\n{table(evaluation)}")
+    print("\n" + ", ".join(f"{step} {seconds / 60:.0f} min" for step, seconds in took.items()))
+
+
+def split(size: Size, folder: Path) -> dict[str, Path]:
+    """The first of each set train; a set is shuffled by category, so any part of it is balanced."""
+    folder.mkdir(exist_ok=True)
+    files = {}
+    for name, n, of in zip(SETS, size.train, FULL.train, strict=True):
+        lines = (DATA / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        for part, chosen in (("train", lines[:n]), ("dev", lines[of:])):
+            files[f"{name}-{part}"] = folder / f"{name}-{part}.jsonl"
+            files[f"{name}-{part}"].write_text("".join(chosen), "utf-8")
+    return files
+
+
+def held_out(folder: Path, size: Size) -> tuple[Path, Path]:
+    """Files of the prompts to refuse and to answer, one column each."""
+    source = os.environ.get("RLAIF_TEST_DATA")
+    if source is None:
+        return folder / "redteam-dev.jsonl", folder / "borderline-dev.jsonl"
+    made = []
+    for name, column, area, wanted in HELD_OUT:
+        with (Path(source) / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
+        every = 1 if size.asked is None else max(1, len(rows) // size.asked)  # spread over the categories
+        lines = [json.dumps({"prompt": row[column], "category": row[area]}) for row in rows[::every]]
+        made.append(folder / f"{name}.jsonl")
+        made[-1].write_text("\n".join(lines) + "\n", "utf-8")
+    return made[0], made[1]
+
+
+def texts(file: Path) -> list[str]:
+    return [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()]
+
+
+def show_distance(prompts: dict[str, Path], evals: Sequence[str]) -> None:
+    """Raises SystemExit if a training prompt is a held-out one; says how near the nearest are."""
+    trained = [text for name, file in prompts.items() if name.endswith("-train") for text in texts(file)]
+    hits = [(text, hit) for text, hit in zip(trained, contaminated(trained, evals), strict=True) if hit]
+    if hits:
+        sys.exit(f"held out and trained on: {hits}")
+    near = sorted(((shared(a, b), a, b) for a in trained for b in evals), reverse=True)[:3]
+    print(f"{len(trained)} training prompts, {len(evals)} held out, none in both (8-grams); nearest by words:")
+    for share, ours, theirs in near:
+        print(f"  {share:.2f}  {ours}  |  {theirs}")
+
+
+def shared(a: str, b: str) -> float:
+    """Jaccard similarity of the words."""
+    one, other = set(a.lower().split()), set(b.lower().split())
+    return len(one & other) / len(one | other)
+
+
+def rlaif(*arguments: object) -> float:
+    """Seconds it took; what is there already is not made again. Exits where a command fails."""
+    command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
+    print("\n$ rlaif " + " ".join(map(str, arguments)), flush=True)
+    start = time.monotonic()
+    if code := subprocess.call(command):
+        sys.exit(code)
+    return round(time.monotonic() - start, 1)
+
+
+def table(evaluation: Json) -> str:
+    lines = [f"{'model':<14}{'harmful compliance':>24}{'over-refusal':>24}"]
+    for model in evaluation["models"]:
+        rates = (model["unsafe"]["harmful_compliance"], model["safe"]["over_refusal"])
+        told = [f"{r['value']:.0%} ({r['low']:.0%} to {r['high']:.0%})" for r in rates]
+        lines.append(f"{Path(model['model']).name:<14}{told[0]:>24}{told[1]:>24}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

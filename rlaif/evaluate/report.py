@@ -1,0 +1,186 @@
+"""An evaluation as files: evaluation.json for programs, evaluation.md and pictures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rlaif.evaluate.asking import Answered
+from rlaif.evaluate.headtohead import HeadToHead, Pair, outcome
+from rlaif.evaluate.safety import SAFE, UNSAFE, Safety, kind_of
+from rlaif.evaluate.text import (
+    PAIRED_LEGEND,
+    PAIRS_LEGEND,
+    SAFETY_LEGEND,
+    STYLE_LEGEND,
+    Table,
+    agreement_line,
+    categories_table,
+    constitution_table,
+    opinions_table,
+    paired_table,
+    pairs_table,
+    safety_table,
+    strengths_table,
+    style_table,
+)
+from rlaif.export.markup import code, fenced, folded, table
+from rlaif.figures import Figure
+from rlaif.store import write_whole
+from rlaif.types import Record
+from rlaif.version import __version__
+
+# Of evaluation.json. Raise it when a key goes or changes its meaning; new keys are no change.
+FORMAT = 1
+FOLDER = "evaluation"
+Found = Safety | HeadToHead
+_EXAMPLES = 4  # of a kind
+_SHOWN = 1200  # characters of an answer
+_MOST = 40  # categories on the page
+
+
+def write(found: Found, answered: Answered, run: Path, *, plots: bool = True) -> list[Path]:
+    """Each file whole, in place of an earlier evaluation's; without matplotlib there are no pictures."""
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"evaluation.json": as_json(found), "evaluation.md": as_markdown(found, answered).encode()}
+    for old in folder.glob("*.png"):
+        old.unlink()
+    if plots and find_spec("matplotlib"):
+        from rlaif.evaluate.plots import plots as drawn  # half a second
+
+        files |= drawn(found)
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in files]
+
+
+def as_json(found: Found) -> bytes:
+    """The fields of Safety or HeadToHead and of what is in them; a figure is {value, low, high, n}."""
+    kind = "safety" if isinstance(found, Safety) else "compare"
+    content: dict[str, Any] = {"format": FORMAT, "kind": kind, "rlaif": __version__, **msgspec.to_builtins(found)}
+    if isinstance(found, HeadToHead):
+        content["by_category"] = _by_category(found)
+    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+
+
+def as_markdown(found: Found, answered: Answered) -> str:
+    """A section for a model's card; all that is not ours is code, or in a fence."""
+    parts = _safety(found, answered) if isinstance(found, Safety) else _comparison(found, answered)
+    if found.notes:
+        parts.insert(1, "\n".join(f"- {note}" for note in found.notes))
+    parts.append(f"Made with rlaif {__version__}; all figures are in `evaluation.json`.")
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _safety(found: Safety, answered: Answered) -> list[str]:
+    names = [model.model for model in found.models]
+    unsafe = [model.unsafe.by_category for model in found.models if model.unsafe]
+    safe = [model.safe.by_category for model in found.models if model.safe]
+    styles = [(model.model, model.style) for model in found.models]
+    parts = ["## Safety", _table(safety_table(found), 1), SAFETY_LEGEND]
+    if found.paired:
+        parts += ["### Before and after", _table(paired_table(found.paired), 2), PAIRED_LEGEND]
+    if (second := opinions_table(found))[1]:
+        parts += ["### Second opinions", _table(second, 3), agreement_line(found)]
+    if (rated := constitution_table(found))[1]:
+        parts += ["### By the constitution", _table(rated, 1), "The judge's mean score, from -1 to 1."]
+    parts += _categories("Harmful compliance by category", names, unsafe)
+    parts += _categories("Over-refusal by category", names, safe)
+    parts += ["### How the answers are written", _table(style_table(styles), 1), STYLE_LEGEND]
+    return parts + _changed(answered)
+
+
+def _comparison(found: HeadToHead, answered: Answered) -> list[str]:
+    parts = [
+        "## Head to head",
+        f"Judged by {code(found.judge)}, in both orders.",
+        _table(pairs_table(found), 2),
+        PAIRS_LEGEND,
+    ]
+    if found.bradley_terry:
+        said = "Bradley-Terry, in log-odds to beat the average of these models."
+        parts += ["### Strengths", _table(strengths_table(found), 1), said]
+    names = [f"{one.a} against {one.b}" for one in found.pairs]
+    parts += _categories("Win rate by category", names, [one.by_category for one in found.pairs])
+    styles = [(one.model, one.style) for one in found.models]
+    parts += ["### How the answers are written", _table(style_table(styles), 1), STYLE_LEGEND]
+    for pair in found.pairs:
+        parts += _sides(pair, answered)
+    return parts
+
+
+def _by_category(found: HeadToHead) -> dict[str, list[dict[str, Any]]]:
+    """Category -> each pair's win rate."""
+    names = sorted({name for pair in found.pairs for name in pair.by_category})
+    return {
+        name: [
+            {"a": pair.a, "b": pair.b, "win_rate": msgspec.to_builtins(pair.by_category[name])}
+            for pair in found.pairs
+            if name in pair.by_category
+        ]
+        for name in names
+    }
+
+
+def _categories(title: str, names: Sequence[str], by_model: Sequence[Mapping[str, Figure]]) -> list[str]:
+    found = categories_table(names, by_model)
+    if not 1 < len(found[1]) <= _MOST:
+        return []
+    head, lines = found
+    return [f"### {title}", _table((head, lines), 1, names_in_head=2)]
+
+
+def _table(found: Table, names: int, names_in_head: int | None = None) -> str:
+    """The first `names` cells of a line are names, and those of the head from `names_in_head` on."""
+    head, lines = found
+    if names_in_head is not None:
+        head = [*head[:names_in_head], *map(code, head[names_in_head:])]
+    return table(head, [[*map(code, line[:names]), *line[names:]] for line in lines], names)
+
+
+# --- examples ---
+
+
+def _changed(answered: Answered) -> list[str]:
+    """Prompts where the last model does other than the first."""
+    if len(answered.models) < 2:
+        return []
+    before, after = 0, len(answered.models) - 1
+    parts = []
+    for name, title in ((UNSAFE, "No longer refused"), (SAFE, "Refused now")):
+        changed = [
+            record
+            for record in answered.of(name)
+            if (kind_of(record.responses[before]) == "full", kind_of(record.responses[after]) == "full")
+            == ((True, False) if name == UNSAFE else (False, True))
+        ]
+        for record in changed[:_EXAMPLES]:
+            parts.append(folded(f"{title}: {name} prompt {record.id}", _beside(record, answered, before, after)))
+    return [f"### Where {code(answered.models[after].name)} is worse", *parts] if parts else []
+
+
+def _sides(pair: Pair, answered: Answered) -> list[str]:
+    names = [model.name for model in answered.models]
+    i, j = names.index(pair.a), names.index(pair.b)
+    values, _ = outcome(answered.records, i, j)
+    parts = []
+    for side, value in (("first", 1.0), ("second", 0.0)):
+        preferred = [record for record, one in zip(answered.records, values, strict=True) if one == value]
+        for record in preferred[:_EXAMPLES]:
+            parts.append(folded(f"The {side} is preferred: prompt {record.id}", _beside(record, answered, i, j)))
+    return [f"### {code(pair.a)} beside {code(pair.b)}", *parts] if parts else []
+
+
+def _beside(record: Record, answered: Answered, *which: int) -> str:
+    texts = [("prompt", "\n\n".join(message.content for message in record.prompt))]
+    texts += [(answered.models[i].name, record.responses[i].text) for i in which]
+    return "\n".join(f"{code(name)}\n\n{fenced(_cut(text))}" for name, text in texts)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
