@@ -26,9 +26,9 @@ class Drafts(RefusalSample):
     """How many records' first drafts refuse."""
 
     def read(self, record: Record) -> None:
-        """A record may come again, as far as it has got."""
+        """A record may come again, as far as it has got. The sides of a contrast are asked to differ, not to answer."""
         for response in record.responses:
-            if response.revises is None and response.side != "weak":
+            if response.revises is None and response.side is None:
                 self.add(record.id, response)
                 break
 

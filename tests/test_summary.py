@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +81,19 @@ def drafts(*responses: Response) -> Drafts:
 
 def test_of_each_record_the_first_draft_tells_whether_the_policy_refuses() -> None:
     record = Record("x", (), responses=(YES, NO, Response("No.", "m", "refusal", revises=0)))
-    weak = Response("I can't.", "weak", side="weak")
+    sides = Response("I can't.", "weak", side="weak"), Response("I won't.", "strong", side="strong")
     seen = drafts(NO, YES, YES, Response("", "m", "content_filter"))
     assert seen.plain() == {"n": 4, "refusals": 2}
     for _ in range(2):  # a record of a later pass is no other one
         seen.read(record)
-        seen.read(Record("y", (), responses=(weak, YES)))
+        seen.read(Record("y", (), responses=(*sides, YES)))
         seen.read(Record("z", ()))
     assert seen.plain() == {"n": 6, "refusals": 2}
 
 
 def test_of_many_drafts_a_sample_is_looked_at_whatever_their_order() -> None:
     responses = [NO if i % 10 < 3 else YES for i in range(10_000)]
-    begun = time.process_time()
     seen = drafts(*responses)
-    assert time.process_time() - begun < 4.0  # all of them would take longer
     assert seen.n == 1024
     assert seen.refusals / seen.n == pytest.approx(0.3, abs=0.05)
     other = Drafts()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 
-import msgspec
 import pytest
 
 from rlaif.export.pairs import Pair
@@ -113,20 +111,3 @@ def test_the_table_has_a_row_a_principle_and_only_columns_in_which_something_hap
     ]
     assert rows == [["true", "1,200", "100%", "-", "-", "-"], ["kind", "4", "75%", "50%", "25%", "1 / 0"]]
     assert principle_rows({}) == (["principle"], [])
-
-
-def test_the_count_of_a_hundred_thousand_records_takes_about_a_second() -> None:
-    text = "word " * 120
-    record = RECORD.having(
-        responses=(
-            *(Response(f"{text}{i}", "m") for i in range(2)),
-            *(revision(f"{text} revised {i}", f"p{i}", max(0, 1 + i), f"It is too long. {text}") for i in range(4)),
-        ),
-        verdicts=tuple(verdict(f"p{first}", 0.2, first, 5) for first in range(3)),
-    )
-    records = [msgspec.structs.replace(record, id=f"{i % 16:x}{i}") for i in range(5_000)]
-    tally, begun = PrincipleTally(), time.process_time()
-    for one in records:
-        tally.add(one, (pair(5, 0),))
-    assert (time.process_time() - begun) * 20 < 8.0  # of a machine four times slower than it needs to be
-    assert tally.stats()["p0"].drawn == 5_000
