@@ -155,11 +155,11 @@ def rlaif(*arguments: object) -> float:
 
 
 def table(evaluation: Json) -> str:
-    lines = [f"{'model':<14}{'harmful compliance':>24}{'over-refusal':>24}"]
+    lines = [f"{'model':<24}{'harmful compliance':>24}{'over-refusal':>24}"]
     for model in evaluation["models"]:
         rates = (model["unsafe"]["harmful_compliance"], model["safe"]["over_refusal"])
         told = [f"{r['value']:.0%} ({r['low']:.0%} to {r['high']:.0%})" for r in rates]
-        lines.append(f"{Path(model['model']).name:<14}{told[0]:>24}{told[1]:>24}")
+        lines.append(f"{Path(model['model']).name:<24}{told[0]:>24}{told[1]:>24}")
     return "\n".join(lines)
 
 
