@@ -127,3 +127,32 @@ def plain(figure: Figure, form: str = ".0%") -> str:
 
 def maybe(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of about the same confidence: how sure they were on average, and how often right."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+def calibration_of(confidence: FloatArray, right: FloatArray) -> tuple[float | None, tuple[Bin, ...]]:
+    """The expected calibration error and its bins, of equal size as far as equal confidences allow.
+
+    A judge that knows only "sure" has one bin.
+    """
+    n = len(confidence)
+    if not n:
+        return None, ()
+    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    bins = np.searchsorted(edges, confidence)
+    counts = np.bincount(bins)
+    sure, correct = np.bincount(bins, confidence), np.bincount(bins, right)
+    there = np.flatnonzero(counts)
+    found = tuple(Bin(float(sure[i] / counts[i]), float(correct[i] / counts[i]), int(counts[i])) for i in there)
+    return float(np.abs(sure - correct).sum() / n), found

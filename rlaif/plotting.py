@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from io import BytesIO
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+from rlaif.figures import Bin
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -54,3 +58,28 @@ def as_png(drawing: Drawing, panels: Sequence[Axes] = ()) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
         drawing.savefig(file, dpi=_DPI, pil_kwargs={"compress_level": 3})
     return file.getvalue()
+
+
+def reliability_panels(shown: Sequence[tuple[str, Sequence[Bin]]], sure_of: str) -> bytes:
+    """How often somebody is right against how sure they are, a panel each (title, bins); under the line: too sure."""
+    columns = 2 if len(shown) in (2, 4) else min(3, len(shown))
+    height = -(-len(shown) // columns)
+    drawing = new_drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
+    drawing.subplots_adjust(wspace=0.12, hspace=0.35)
+    panels: list[Axes] = list(drawing.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for i, (axes, (title, bins)) in enumerate(zip(panels, shown, strict=False)):
+        sure, right, n = (np.array(column) for column in zip(*map(astuple, bins), strict=True))
+        axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1)
+        axes.vlines(sure, right, sure, color=LIGHT)
+        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=COLOURS[0], zorder=3, clip_on=False)
+        axes.set_title(title, fontsize=8)
+        axes.set_xlim(0.48, 1.02)
+        axes.xaxis.set_major_locator(MultipleLocator(0.25))
+        as_percent(axes.xaxis, axes.yaxis)
+        if i + columns >= len(shown):  # nothing below it, or an empty place
+            axes.tick_params(labelbottom=True)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    drawing.supxlabel(sure_of, fontsize=9)
+    drawing.supylabel("how often it is right", fontsize=9)
+    return as_png(drawing, panels[: len(shown)])

@@ -13,21 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif.audit.table import FloatArray, Items, Judged
-from rlaif.figures import Figure, kappa, mean, share
+from rlaif.figures import Bin, Figure, calibration_of, kappa, mean, share
 
-# Of the expected calibration error: METHOD's number, as equal in size as equal confidences allow.
-_BINS = 10
 # A wider gap between two probabilities is no rounding error of their mean.
 _SAME = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Verdicts of about the same confidence: how sure the judge was on average, and how often right."""
-
-    confidence: float
-    accuracy: float
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +72,7 @@ def figures(items: Items, judged: Judged, own: Collection[str] = ()) -> JudgeFig
     asked = len(judged.outcomes) - said[None]
     usable = int(np.count_nonzero(~np.isnan(p)))
     confidence = np.where(known, np.maximum(p, 1.0 - p), np.nan)
-    ece, calibration = _calibration(confidence[known], right[known])
+    ece, calibration = calibration_of(confidence[known], right[known])
     longer = np.sign(items.lengths[:, 0] - items.lengths[:, 1])
     longer_won = _towards(won, longer)
     longer_better = _towards(np.where(np.isnan(won), np.nan, items.gold), longer)
@@ -158,20 +147,6 @@ def _own_side(items: Items, own: Collection[str]) -> FloatArray:
     if not items.generators:
         return np.zeros(len(items))
     return np.array([float((a in own) - (b in own)) if a and b else 0.0 for a, b in items.generators])
-
-
-def _calibration(confidence: FloatArray, right: FloatArray) -> tuple[float | None, tuple[Bin, ...]]:
-    """Equal confidences stay together: a judge that knows only "sure" has one bin."""
-    n = len(confidence)
-    if not n:
-        return None, ()
-    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    bins = np.searchsorted(edges, confidence)
-    counts = np.bincount(bins)
-    sure, correct = np.bincount(bins, confidence), np.bincount(bins, right)
-    there = np.flatnonzero(counts)
-    found = tuple(Bin(float(sure[i] / counts[i]), float(correct[i] / counts[i]), int(counts[i])) for i in there)
-    return float(np.abs(sure - correct).sum() / n), found
 
 
 def _by_group(items: Items, right: FloatArray) -> dict[str, Figure]:

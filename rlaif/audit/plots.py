@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
 
 from rlaif.audit.measures import JudgeFigures, Point
 from rlaif.audit.panels import Agreement, PanelFigures
-from rlaif.plotting import COLOURS, GREY, LIGHT, as_percent, as_png, name_width, new_drawing, short_name
+from rlaif.plotting import (
+    COLOURS,
+    GREY,
+    LIGHT,
+    as_percent,
+    as_png,
+    name_width,
+    new_drawing,
+    reliability_panels,
+    short_name,
+)
 
 FEW = len(COLOURS)  # more judges in one picture hide each other
 _MARKERS, _MARKED = "os^Dvp", 10  # points of a curve that are marked
@@ -68,32 +75,6 @@ def accuracies(judges: Sequence[JudgeFigures]) -> bytes:
     return as_png(drawing, [axes])
 
 
-def reliability(judges: Sequence[JudgeFigures]) -> bytes:
-    """How often a judge is right against how sure it is, a panel each for the first few; under the line: too sure."""
-    shown = judges[:FEW]
-    columns = 2 if len(shown) in (2, 4) else min(3, len(shown))
-    height = -(-len(shown) // columns)
-    drawing = new_drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
-    drawing.subplots_adjust(wspace=0.12, hspace=0.35)
-    panels: list[Axes] = list(drawing.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for i, (axes, judge) in enumerate(zip(panels, shown, strict=False)):
-        sure, right, n = (np.array(column) for column in zip(*map(astuple, judge.calibration), strict=True))
-        axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1)
-        axes.vlines(sure, right, sure, color=LIGHT)
-        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=COLOURS[0], zorder=3, clip_on=False)
-        axes.set_title(f"{short_name(judge.judge)}\nECE {judge.ece:.3f}, n = {judge.accuracy.n}", fontsize=8)
-        axes.set_xlim(0.48, 1.02)
-        axes.xaxis.set_major_locator(MultipleLocator(0.25))
-        as_percent(axes.xaxis, axes.yaxis)
-        if i + columns >= len(shown):  # nothing below it, or an empty place
-            axes.tick_params(labelbottom=True)
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    drawing.supxlabel("how sure the judge is", fontsize=9)
-    drawing.supylabel("how often it is right", fontsize=9)
-    return as_png(drawing, panels[: len(shown)])
-
-
 def coverage(curves: Mapping[str, Sequence[Point]]) -> bytes:
     """Accuracy of a judge's surest verdicts against the share of all that they are, for the first few judges."""
     shown = dict(list(curves.items())[:FEW])
@@ -139,3 +120,11 @@ def kappas(agreement: Agreement) -> bytes:
     bar.set_label("kappa", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return as_png(drawing)
+
+
+def reliability(judges: Sequence[JudgeFigures]) -> bytes:
+    shown = [
+        (f"{short_name(judge.judge)}\nECE {judge.ece:.3f}, n = {judge.accuracy.n}", judge.calibration)
+        for judge in judges[:FEW]
+    ]
+    return reliability_panels(shown, "how sure the judge is")

@@ -140,9 +140,12 @@ def base_of(adapter: Path) -> str:
 
     Raises ConfigError.
     """
-    base = read_json(adapter, "adapter_config.json").get("base_model_name_or_path")
-    if (adapter / "training.json").is_file():
-        base = read_json(adapter, "training.json").get("base", {}).get("model", base)
+    try:
+        base = read_json(adapter, "adapter_config.json").get("base_model_name_or_path")
+        if (adapter / "training.json").is_file():
+            base = read_json(adapter, "training.json")["base"]["model"]
+    except (ConfigError, LookupError, TypeError, AttributeError):
+        raise ConfigError(f"{adapter}: its adapter_config.json or training.json is damaged; train it again") from None
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{adapter}: adapter_config.json names no base model; add base_model_name_or_path to it")
     base = base.removeprefix("transformers/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rlaif.backends import ModelSpec, identity_of
+from rlaif.backends.hf_folder import base_of
 from rlaif.errors import ConfigError
 from rlaif.models import display_name
 
@@ -57,20 +57,5 @@ def spec_of(text: str) -> ModelSpec:
         raise ConfigError(f"{message}; or give the folder of a model") from None
     folder = Path(spec.model).expanduser()
     if spec.provider in _WITH_ADAPTER and (folder / "adapter_config.json").is_file():
-        spec = spec.model_copy(update={"model": _base_of(folder), "lora": str(folder)})
+        spec = spec.model_copy(update={"model": base_of(folder), "lora": str(folder)})
     return spec.model_copy(update={"slots": SLOTS}) if spec.provider == "transformers" else spec
-
-
-def _base_of(adapter: Path) -> str:
-    """What the adapter was trained on: by training.json, where there is one, else as its own configuration says."""
-    try:
-        base = json.loads((adapter / "adapter_config.json").read_bytes()).get("base_model_name_or_path")
-        training = adapter / "training.json"
-        if training.is_file():
-            base = json.loads(training.read_bytes())["base"]["model"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{adapter}: its adapter_config.json or training.json is damaged; train it again") from None
-    if not isinstance(base, str):
-        raise ConfigError(f"{adapter}: adapter_config.json names no base model; add base_model_name_or_path to it")
-    base = base.removeprefix("transformers/")
-    return "" if base == "local" else base

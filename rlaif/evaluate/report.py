@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,23 @@ _MOST = 40  # categories on the page
 
 
 def write(found: Found, answered: Answered, run: Path, *, plots: bool = True) -> list[Path]:
+    def drawn() -> Mapping[str, bytes]:
+        from rlaif.evaluate.plots import plots  # half a second
+
+        return dict(plots(found))
+
+    return put(run, as_json(found), as_markdown(found, answered), drawn if plots else None)
+
+
+def put(run: Path, as_json: bytes, as_markdown: str, drawn: Callable[[], Mapping[str, bytes]] | None) -> list[Path]:
     """Each file whole, in place of an earlier evaluation's; without matplotlib there are no pictures."""
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"evaluation.json": as_json(found), "evaluation.md": as_markdown(found, answered).encode()}
     for old in folder.glob("*.png"):
         old.unlink()
-    if plots and find_spec("matplotlib"):
-        from rlaif.evaluate.plots import plots as drawn  # half a second
-
-        files |= drawn(found)
+    files = {"evaluation.json": as_json, "evaluation.md": as_markdown.encode(errors="replace")}
+    if drawn is not None and find_spec("matplotlib"):
+        files |= drawn()
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]

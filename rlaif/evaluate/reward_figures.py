@@ -13,24 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif.evaluate.reward_pairs import Group
-from rlaif.figures import NOTHING, Figure, FloatArray, mean
+from rlaif.figures import NOTHING, Bin, Figure, FloatArray, calibration_of, mean
 from rlaif.judges.ensemble import Combine
 from rlaif.statistics import Z_95
 
-_BINS = 10
 _THIRDS = 3
 _MOST_TAU = 5000  # pairs; a rank correlation looks at every two of them
 
 Scores = tuple[float | None, ...]  # of a group's answers
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Pairs of about the same confidence: its mean, and how often it was right."""
-
-    confidence: float
-    accuracy: float
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,7 @@ def reward_figures(
     known = np.array([score for of_group in scores for score in of_group if score is not None], dtype=np.float64)
     p = (1.0 + np.tanh(pairs.difference / 2)) / 2
     confidence = np.maximum(p, 1.0 - p)
-    ece, calibration = _calibration(confidence, right)
+    ece, calibration = calibration_of(confidence, right)
     longer = pairs.longer
     margins = ~np.isnan(pairs.margin)
     return RewardFigures(
@@ -218,18 +208,6 @@ def _by_group(values: FloatArray, group: FloatArray, lowest: float = 0.0) -> Fig
         return NOTHING
     _, places = np.unique(group, return_inverse=True)
     return mean(np.bincount(places, values) / np.bincount(places), lowest)
-
-
-def _calibration(confidence: FloatArray, right: FloatArray) -> tuple[float | None, tuple[Bin, ...]]:
-    """In bins of equal size, as far as equal confidences allow."""
-    if not len(confidence):
-        return None, ()
-    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    bins = np.searchsorted(edges, confidence)
-    counts, sure, correct = np.bincount(bins), np.bincount(bins, confidence), np.bincount(bins, right)
-    there = np.flatnonzero(counts)
-    found = tuple(Bin(float(sure[i] / counts[i]), float(correct[i] / counts[i]), int(counts[i])) for i in there)
-    return float(np.abs(sure - correct).sum() / len(right)), found
 
 
 def _five(values: FloatArray) -> dict[str, float]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
 
 from rlaif.evaluate.reward_figures import Evaluation
 from rlaif.figures import Figure
-from rlaif.plotting import COLOURS, GREY, LIGHT, as_percent, as_png, name_width, new_drawing, short_name
+from rlaif.plotting import (
+    COLOURS,
+    GREY,
+    LIGHT,
+    as_percent,
+    as_png,
+    name_width,
+    new_drawing,
+    reliability_panels,
+    short_name,
+)
 
 
 def reward_plots(found: Evaluation) -> dict[str, bytes]:
@@ -53,25 +59,9 @@ def accuracies(found: Evaluation) -> bytes:
 
 
 def reliability(found: Evaluation) -> bytes:
-    """How often a model is right against how sure it is, a panel each; under the line: too sure."""
-    shown = [one for one in found.models if one.calibration][: len(COLOURS)]
-    columns = min(3, len(shown))
-    height = -(-len(shown) // columns)
-    drawing = new_drawing(2.5 * columns, 2.6 * height, left=0.7, bottom=0.5, top=0.4)
-    drawing.subplots_adjust(wspace=0.12, hspace=0.35)
-    panels: list[Axes] = list(drawing.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for axes, one in zip(panels, shown, strict=False):
-        sure, right, n = (np.array(column) for column in zip(*map(astuple, one.calibration), strict=True))
-        axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1)
-        axes.vlines(sure, right, sure, color=LIGHT)
-        axes.scatter(sure, right, s=12 + 60 * n / n.max(), color=COLOURS[0], zorder=3, clip_on=False)
-        axes.set_title(f"{short_name(one.model)}\nECE {one.ece:.3f}, n = {one.pairs:,}", fontsize=8)
-        axes.set_xlim(0.48, 1.02)
-        axes.xaxis.set_major_locator(MultipleLocator(0.25))
-        as_percent(axes.xaxis, axes.yaxis)
-        axes.tick_params(labelbottom=True)
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    drawing.supxlabel("how sure the model is: sigmoid of the difference", fontsize=9)
-    drawing.supylabel("how often it is right", fontsize=9)
-    return as_png(drawing, panels[: len(shown)])
+    shown = [
+        (f"{short_name(one.model)}\nECE {one.ece:.3f}, n = {one.pairs:,}", one.calibration)
+        for one in found.models
+        if one.calibration
+    ][: len(COLOURS)]
+    return reliability_panels(shown, "how sure the model is: sigmoid of the difference")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from importlib.util import find_spec
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rlaif.evaluate.report import FOLDER, FORMAT
+from rlaif.evaluate.report import FORMAT, put
 from rlaif.evaluate.reward_figures import Evaluation, RewardFigures
 from rlaif.export.markup import code, table
 from rlaif.figures import decimal, percent, spread
-from rlaif.store import write_whole
 from rlaif.version import __version__
 
 LEGEND = (
@@ -97,16 +95,9 @@ def _coded(line: str, names: Collection[str]) -> str:
 
 
 def write_rewards(found: Evaluation, run: Path, *, plots: bool = True) -> list[Path]:
-    """Each file whole, in place of an earlier evaluation's; without matplotlib there are no pictures."""
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"evaluation.json": as_json(found), "evaluation.md": as_markdown(found).encode(errors="replace")}
-    for old in folder.glob("*.png"):
-        old.unlink()
-    if plots and find_spec("matplotlib"):
+    def drawn() -> Mapping[str, bytes]:
         from rlaif.evaluate.reward_plots import reward_plots  # half a second
 
-        files |= reward_plots(found)
-    for name, content in files.items():
-        write_whole(folder / name, content)
-    return [folder / name for name in files]
+        return reward_plots(found)
+
+    return put(run, as_json(found), as_markdown(found), drawn if plots else None)
