@@ -24,25 +24,25 @@ from rlaif.hygiene.contamination import contaminated
 
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent / "data"
-SETS = ("redteam", "borderline", "helpful")
+HALVES = {"harmful": ("redteam", "twins-unsafe"), "harmless": ("borderline", "helpful", "twins-safe")}
 Json = dict[str, Any]
 
 
 class Size(NamedTuple):
-    """How many of each of `SETS` train and how often; how many prompts of a held-out set are asked, about."""
+    """How many prompts of each set train; how many prompts of a held-out set are asked, about."""
 
-    train: tuple[int, int, int]
-    epochs: int
+    train: dict[str, int]
     asked: int | None
     dev: bool
 
 
 # The rest of each set is the development set: variants are chosen on it, never on what is held out.
-FULL = Size((160, 120, 120), 2, None, True)
-SMALL = Size((100, 60, 60), 1, 60, False)
-# Long answers lose their ends, and no end is learned for them: all there is to learn is whether there is an answer.
+FULL = Size({"redteam": 160, "borderline": 120, "helpful": 120, "twins-unsafe": 239, "twins-safe": 239}, None, True)
+SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
+# The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
 OPTIONS = (
-    *("learning_rate=3e-4", "lr_scheduler_type=linear", "lora_r=16", "lora_alpha=32", "max_length=80"),
+    *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
+    *(r'lora_target_modules=[".*layers\.(1[4-9]|2[0-9])\..*_proj"]', "train_sampling_strategy=group_by_length"),
     *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
@@ -68,7 +68,7 @@ def round_(size: Size, out: Path) -> None:
     show_distance(prompts, (*texts(unsafe), *texts(safe)))
     runs = ("--runs-dir", str(out / "runs"))
     took = {}
-    for half, sets in (("harmful", SETS[:1]), ("harmless", SETS[1:])):
+    for half, sets in HALVES.items():
         listed = [{"path": str(prompts[f"{name}-train"]), "name": name} for name in sets]
         took[half] = rlaif(
             *("generate", HERE / f"{half}.yaml", "--run", half, *runs, "--limit", 1000),
@@ -77,7 +77,7 @@ def round_(size: Size, out: Path) -> None:
             *("--set", f"templates.contrast_weak={HERE / ('plain' if half == 'harmful' else 'decline')}.jinja"),
         )
     model = out / "models" / "sft"
-    options = [part for one in (*OPTIONS, f"num_train_epochs={size.epochs}") for part in ("--set", one)]
+    options = [part for one in OPTIONS for part in ("--set", one)]
     data = ("harmful", "harmless", *runs)
     took["train"] = rlaif("train", *data, "--method", "sft", "--model", "local", "--merge", "--out", model, *options)
     sets = {"held-out": (unsafe, safe)}
@@ -98,9 +98,9 @@ def split(size: Size, folder: Path) -> dict[str, Path]:
     """The first of each set train; a set is shuffled by category, so any part of it is balanced."""
     folder.mkdir(exist_ok=True)
     files = {}
-    for name, n, of in zip(SETS, size.train, FULL.train, strict=True):
+    for name, n in size.train.items():
         lines = (DATA / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)
-        for part, chosen in (("train", lines[:n]), ("dev", lines[of:])):
+        for part, chosen in (("train", lines[:n]), ("dev", lines[FULL.train[name] :])):
             files[f"{name}-{part}"] = folder / f"{name}-{part}.jsonl"
             files[f"{name}-{part}"].write_text("".join(chosen), "utf-8")
     return files
