@@ -25,6 +25,7 @@ from rlaif.hygiene.contamination import contaminated
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent / "data"
 HALVES = {"harmful": ("redteam", "twins-unsafe"), "harmless": ("borderline", "helpful", "twins-safe")}
+TOO_NEAR = 0.45  # of the words of two prompts, the share they have in common
 Json = dict[str, Any]
 
 
@@ -65,7 +66,7 @@ def round_(size: Size, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     prompts = split(size, out / "prompts")
     unsafe, safe = held_out(out / "prompts", size)
-    show_distance(prompts, (*texts(unsafe), *texts(safe)))
+    keep_apart(prompts, (*texts(unsafe), *texts(safe)))
     runs = ("--runs-dir", str(out / "runs"))
     took = {}
     for half, sets in HALVES.items():
@@ -126,15 +127,25 @@ def texts(file: Path) -> list[str]:
     return [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()]
 
 
-def show_distance(prompts: dict[str, Path], evals: Sequence[str]) -> None:
-    """Raises SystemExit if a training prompt is a held-out one; says how near the nearest are."""
-    trained = [text for name, file in prompts.items() if name.endswith("-train") for text in texts(file)]
-    hits = [(text, hit) for text, hit in zip(trained, contaminated(trained, evals), strict=True) if hit]
-    if hits:
-        sys.exit(f"held out and trained on: {hits}")
-    near = sorted(((shared(a, b), a, b) for a in trained for b in evals), reverse=True)[:3]
-    print(f"{len(trained)} training prompts, {len(evals)} held out, none in both (8-grams); nearest by words:")
-    for share, ours, theirs in near:
+def keep_apart(prompts: dict[str, Path], evals: Sequence[str]) -> None:
+    """Takes training prompts that resemble a held-out one out of their files, and says how near the rest are."""
+    nearest = []
+    for name, file in prompts.items():
+        if not name.endswith("-train"):
+            continue
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        trained = texts(file)
+        kept = []
+        for line, text, hit in zip(lines, trained, contaminated(trained, evals), strict=True):
+            share, other = max((shared(text, held), held) for held in evals)
+            if hit or share >= TOO_NEAR:
+                print(f"left out, for it resembles a held-out one: {text}  |  {other}")
+            else:
+                kept.append(line)
+                nearest.append((share, text, other))
+        file.write_text("".join(kept), "utf-8")
+    print(f"{len(nearest)} training prompts, {len(evals)} held out, none in both (8-grams); nearest by words:")
+    for share, ours, theirs in sorted(nearest, reverse=True)[:3]:
         print(f"  {share:.2f}  {ours}  |  {theirs}")
 
 
