@@ -43,7 +43,7 @@ SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80
 # The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
 OPTIONS = (
     *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
-    *(r'lora_target_modules=[".*layers\.(1[4-9]|2[0-9])\..*_proj"]', "train_sampling_strategy=group_by_length"),
+    *(r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']", "train_sampling_strategy=group_by_length"),
     *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
