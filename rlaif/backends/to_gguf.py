@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rlaif.backends import ModelSpec
 from rlaif.backends.gguf import _whole, made_once, sha256_of
 from rlaif.backends.gguf_tokenizer import tokenizer
-from rlaif.backends.hf_folder import Folder, base_of, opened
+from rlaif.backends.hf_folder import WEIGHTS, Folder, base_of, opened
 from rlaif.backends.to_hf import IN_EACH_BLOCK, ONCE, ROPE_FACTORS
 from rlaif.backends.weights import model_folder
 from rlaif.errors import ConfigError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Precision = Literal["F32", "F16", "Q8_0"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LAYOUT = 1  # counted up when the same folder converts to something else, so that no old file is taken for it
+# All that is read beside the weights: what training left in the folder besides makes no other file.
+READ = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 BLOCK = 32  # numbers that Q8_0 keeps under one scale
 
 
@@ -45,7 +47,7 @@ def converted(folder: Path, adapter: Path | None = None, precision: Precision = 
     Raises ConfigError for what cannot be converted, StoreError where there is no place.
     """
     digest = blake2b(digest_size=6)
-    for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")}):
+    for file in sorted([*folder.glob(WEIGHTS), *(folder / name for name in READ if (folder / name).is_file())]):
         digest.update(f"{file.name}\0{sha256_of(file)}\0".encode())
     for file in sorted(adapter.glob("adapter_*")) if adapter else ():
         digest.update(f"{file.name}\0{sha256_of(file)}\0".encode())

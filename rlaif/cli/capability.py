@@ -35,10 +35,11 @@ def capability(
     from rlaif.cli.tables import print_line, print_table
     from rlaif.cli.text import harmless
     from rlaif.evaluate import capability as evaluated
+    from rlaif.evaluate.models import run_name
+    from rlaif.evaluate.report import FOLDER
     from rlaif.runs import checked_name
 
-    name = run or f"capability-{Path(models[-1]).name}"
-    folder = out or runs_dir / checked_name(name) / "evaluation"
+    folder = out or runs_dir / checked_name(run or run_name("capability", models[-1])) / FOLDER
     chosen = [task.strip() for task in tasks.split(",") if task.strip()] if tasks else []
 
     def starts(model: str, log: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,11 +136,12 @@ def safety(
         end(result, as_json)
         return
     found = safety_of(answered, judging.name if judging else None, classifiers)
-    near = _near(against, answered)
-    _end(_with(found, safety_notes(found, answered, near)), answered, result, plots, as_json)
+    notes = safety_notes(found, answered, _near(against, answered))
     if sheet is not None:
         n = write_sheet(answered, sheet, sheet_size)
-        typer.echo(harmless(f"{n:,} answers to label in {sheet}; then: rlaif eval agreement {sheet}"), err=True)
+        told = f"{n:,} answers to label in {sheet}; then: rlaif eval agreement {shlex.quote(str(sheet))}"
+        typer.echo(harmless(told), err=True)
+    _end(replace(found, notes=notes), answered, result, plots, as_json)
 
 
 @evaluate.command("compare")
@@ -202,7 +205,7 @@ def compare(
         return
     found = head_to_head(answered, judging.name)
     notes = comparison_notes(found, answered, _near(against, answered))
-    _end(_with(found, notes), answered, result, plots, as_json)
+    _end(replace(found, notes=notes), answered, result, plots, as_json)
 
 
 @evaluate.command("agreement")
@@ -223,11 +226,9 @@ def agreement(
     _show_agreement(found)
 
 
-def _limits(max_cost: float | None, max_calls: int | None, max_time: str | None) -> Limits | None:
+def _limits(max_cost: float | None, max_calls: int | None, max_time: str | None) -> Limits:
     from rlaif.budget import Limits, seconds
 
-    if (max_cost, max_calls, max_time) == (None, None, None):
-        return None
     return Limits(max_cost, max_calls, None if max_time is None else seconds(max_time))
 
 
@@ -235,12 +236,6 @@ def _near(against: Sequence[str] | None, answered: Answered) -> list[Near]:
     from rlaif.evaluate.near import near
 
     return [near(source, answered.records) for source in against or ()]
-
-
-def _with(found: Found, notes: tuple[str, ...]) -> Found:
-    from dataclasses import replace
-
-    return replace(found, notes=notes)
 
 
 def _end(found: Found, answered: Answered, result: Result, plots: bool, as_json: bool) -> None:

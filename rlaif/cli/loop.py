@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,7 @@ def loop(
     path, settings = load_loop(file, assignments or (), rounds)
     place = Place(out or Path("loops") / path.stem, runs_dir)
     checked_name(place.run(settings.rounds, "capability"))  # it begins the names of runs and models
+    _check_commands(settings, place)
     console = Console(stderr=as_json)
     if dry_run:
         _show_plan(console, settings, place)
@@ -72,6 +73,27 @@ def loop(
         _show_end(console, place, found)
     if not found[-1].promoted:
         raise typer.Exit(1)
+
+
+def _check_commands(settings: LoopSettings, place: Place) -> None:
+    """Before hours of generating: an option that a command does not have, or a value that is none of it."""
+    from typer.core import TyperGroup
+    from typer.main import get_command
+
+    from rlaif.cli import app
+    from rlaif.errors import ConfigError
+    from rlaif.loop.plan import steps
+
+    for step in steps(settings, place, 1, settings.model, settings.model):
+        command: Any = get_command(app)  # Any: click's, which typer carries within it
+        arguments = list(step.arguments)
+        try:
+            while isinstance(command, TyperGroup):
+                context = command.make_context(None, arguments)
+                _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+            command.make_context(None, arguments)
+        except typer.TyperException as error:
+            raise ConfigError(f"{step.name}: {error.format_message()}; it would be: {step.command}") from None
 
 
 def _check_installed(settings: LoopSettings) -> None:
@@ -140,6 +162,7 @@ def _now(step: Step, seconds: float, width: int) -> Text:
 
 
 _WIDTH = len("eval-capability")
+_WIDE = 100  # columns of a terminal that have room for all of the table's
 
 
 def _show_step(console: Console, ended: Ended) -> None:
@@ -164,7 +187,8 @@ def _show_end(console: Console, place: Place, rounds: list[Round]) -> None:
     from rlaif.loop.report import HEAD, TEXT, rows
 
     lines = rows(rounds)
-    kept = [i for i, name in enumerate(HEAD) if not name or any(line[i] for line in lines)]
+    left_out = () if console.width >= _WIDE else ("words", "time")
+    kept = [i for i, name in enumerate(HEAD) if name not in left_out and (not name or any(line[i] for line in lines))]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i in kept:
         table.add_column(HEAD[i], justify="right" if 0 < i < len(HEAD) - 1 else "left")
@@ -190,4 +214,4 @@ def _show_plan(console: Console, settings: LoopSettings, place: Place) -> None:
 def _line(console: Console, text: str, style: str = "") -> None:
     from rlaif.cli.text import said
 
-    console.print(said(text, style), soft_wrap=True)
+    console.print(said(text, style), soft_wrap=not console.is_terminal)  # a log is of no width

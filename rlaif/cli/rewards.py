@@ -53,6 +53,7 @@ def reward(
     from typing import get_args
 
     from rlaif.errors import ConfigError
+    from rlaif.evaluate.models import run_name
     from rlaif.evaluate.reward_pairs import read_groups
     from rlaif.evaluate.reward_report import as_json as json_of
     from rlaif.evaluate.reward_report import write_rewards
@@ -63,7 +64,7 @@ def reward(
     how = next((known for known in get_args(Combine) if known == combine), None)
     if how is None:
         raise ConfigError(f"--combine {combine}: unknown; there are: {', '.join(get_args(Combine))}")
-    folder = runs_dir / checked_name(run or f"eval-reward-{_plain(models)}")
+    folder = runs_dir / checked_name(run or run_name("eval-reward", *models))
     labelled = read_groups(data, config, split, columns=mapping("columns", columns), limit=limit, runs_dir=runs_dir)
     with _progress() as progress:
         found = evaluate_rewards(
@@ -76,13 +77,6 @@ def reward(
     _show(found)
     for path in files:
         typer.echo(harmless(f"written: {path}"))
-
-
-def _plain(models: list[str]) -> str:
-    """Of their folders' names."""
-    import re
-
-    return re.sub(r"[^\w.+-]+", "-", "+".join(Path(model).name for model in models))[:80].strip("-.+") or "models"
 
 
 @contextmanager
@@ -122,6 +116,6 @@ def _show(found: Evaluation) -> None:
         drawn.add_row(name, *(said(line[i]) for line in lines))
     print_line(console, f"{found.data}: {found.shape}; splits: {', '.join(found.splits)}")
     console.print(drawn)
-    print_line(console, LEGEND.replace("`", ""), "dim")
+    print_line(console, LEGEND, "dim")
     for note in notes(found):
         print_line(console, f"- {note}")

@@ -18,7 +18,7 @@ def print_line(console: Console, text: str, style: str = "") -> None:
 
 
 def print_table(console: Console, head: Sequence[str], lines: Sequence[Sequence[str]], names: int = 1) -> None:
-    """The first columns are `names`. What the terminal has no room for is left out, from the right."""
+    """The first columns are `names`. What the terminal has no room for is left out, from the right, and named."""
     from rich import box
     from rich.table import Table
 
@@ -35,3 +35,5 @@ def print_table(console: Console, head: Sequence[str], lines: Sequence[Sequence[
     for line in lines:
         table.add_row(*(said(cell) for cell in line[: len(table.columns)]))
     console.print(table)
+    if left_out := head[len(table.columns) :]:
+        console.print(said(f"no room here for: {', '.join(left_out)}", "dim"))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlaif.train.data import Gathered
+    from rlaif.train.online import OnlineSettings
     from rlaif.train.options import Options
     from rlaif.train.settings import Method, TrainSettings
     from rlaif.train.training import Trained
@@ -112,6 +113,7 @@ def _settings(
 ) -> TrainSettings:
     from rlaif.errors import ConfigError
     from rlaif.train.methods import checked
+    from rlaif.train.online import check_online
     from rlaif.train.settings import TrainSettings
     from rlaif.train.training import base_of
 
@@ -119,6 +121,7 @@ def _settings(
     if merge and not with_lora:
         raise ConfigError("--merge is for --lora: --full writes full weights anyway")
     checked(method, options.trl, soft=soft)
+    online = _online(method, options, rewards, runs_dir)
     return TrainSettings(
         method=method,
         base=base_of(model or options.model or "local", runs_dir, found.train, options.trl),
@@ -128,39 +131,40 @@ def _settings(
         lora=with_lora,
         merge=merge,
         watch=options.watch,
-        online=_online(method, options, rewards, runs_dir),
+        online=online.model_dump(mode="json", exclude_defaults=True) if online else {},
+        rewarded_by=check_online(online) if online else (),
     )
 
 
-def _online(method: Method, options: Options, rewards: Sequence[str], runs_dir: Path) -> dict[str, object]:
+def _online(method: Method, options: Options, rewards: Sequence[str], runs_dir: Path) -> OnlineSettings | None:
     from pydantic import ValidationError
 
     from rlaif.errors import ConfigError
     from rlaif.train.methods import SAMPLING
-    from rlaif.train.online import OnlineSettings, check_online
+    from rlaif.train.online import OnlineSettings
 
     given = {**options.online, **({"reward": rewards} if rewards else {})}
     if method not in SAMPLING:
         if given:
             raise ConfigError(f"--reward and online.* are for grpo and rloo; {method} learns from DATA alone")
-        return {}
+        return None
     if options.reward and "reward" not in given:
         given["reward"] = [options.reward]
     if not given.get("reward"):
         raise ConfigError(f"{method} needs a reward: --reward FOLDER of a reward model, or --reward judge:MODEL")
     try:
-        settings = OnlineSettings.model_validate({"runs_dir": str(runs_dir), **given})
+        return OnlineSettings.model_validate({"runs_dir": str(runs_dir), **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise ConfigError(f"--set online.{name}: {first['msg'].removeprefix('Value error, ')}") from None
-    check_online(settings)
-    return settings.model_dump(mode="json", exclude_defaults=True)
 
 
 def _notices(found: Gathered, options: Options) -> list[str]:
     said = [
-        f"{one.source}: {n:,} rows are left out: {reason}" for one in found.data for reason, n in one.left_out.items()
+        f"{one.source}: {n:,} row{'s are' * (n > 1) or ' is'} left out: {reason}"
+        for one in found.data
+        for reason, n in one.left_out.items()
     ]
     if options.unused:
         said.append(f"not used of the recipe, as the command says it: {', '.join(options.unused)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from rlaif.backends import ModelSpec, identity_of
@@ -19,7 +20,7 @@ from rlaif.budget import Limits
 from rlaif.config import Settings, assigned, changed
 from rlaif.documents import Document
 from rlaif.errors import ConfigError
-from rlaif.evaluate.models import Model
+from rlaif.evaluate.models import Model, run_name
 from rlaif.evaluate.prompts import PromptSet
 from rlaif.job import Observer, Result
 from rlaif.job import run as run_job
@@ -51,10 +52,23 @@ class Answered:
     models: tuple[Model, ...]
     records: tuple[Record, ...]
     failed: int
+    repeated: int = 0  # rows whose prompt was there before, in whichever set
 
     def of(self, name: str) -> list[Record]:
         """Those of one set of prompts."""
         return [record for record in self.records if record.prompt_set == name]
+
+
+def prompt_text(record: Record) -> str:
+    """What is asked, all turns."""
+    return "\n\n".join(message.content for message in record.prompt)
+
+
+def by_category(records: Sequence[Record]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of the records are of each category, by their names."""
+    categories = np.array([record.category for record in records], dtype=object)
+    names = sorted({record.category for record in records if record.category is not None})
+    return {name: categories == name for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ def ask(asking: Asking, options: Options) -> tuple[Result, Answered | None]:
     specs = {model.role: settings.models[model.role] for model in asking.models}  # --set may have changed them
     models = tuple(replace(one, spec=specs[one.role], identity=identity_of(specs[one.role])) for one in asking.models)
     records = tuple(record for record in folder.records() if record.outcome != "failed")
-    return result, Answered(folder.name, models, records, result.failed) if records else None
+    repeated: int = result.summary["duplicate_prompts"]
+    return result, Answered(folder.name, models, records, result.failed, repeated) if records else None
 
 
 def _settings(asking: Asking, files: Mapping[str, Path]) -> Settings:
@@ -133,8 +148,7 @@ def _name(asking: Asking, lines: Mapping[str, Sequence[bytes]]) -> str:
     digest.update(msgspec.json.encode(said, order="sorted"))
     for name, rows in lines.items():
         digest.update(b"\0".join((name.encode(), *rows)))
-    after = re.sub(r"[^\w.+-]+", "-", Path(asking.models[-1].name).name)[:60].strip("-.")
-    return f"{asking.kind}-{after}-{digest.hexdigest()}"
+    return f"{run_name(asking.kind, asking.models[-1].name)}-{digest.hexdigest()}"
 
 
 def _written(lines: Mapping[str, Sequence[bytes]], where: Path, folder: RunFolder) -> dict[str, Path]:
@@ -145,7 +159,8 @@ def _written(lines: Mapping[str, Sequence[bytes]], where: Path, folder: RunFolde
     files = {name: where / f"{name}.jsonl" for name in lines}
     for name, path in files.items():
         content = b"".join(lines[name])
-        if path.is_file() and path.read_bytes() != content:
+        # Before the run has begun nothing was asked: prompts that could not be read may be mended under its name.
+        if folder.settings.is_file() and path.is_file() and path.read_bytes() != content:
             raise ConfigError(f"run '{folder.name}' was made with other {name} prompts; choose another --run name")
         write_whole(path, content)
     return files

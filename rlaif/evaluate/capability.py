@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -22,12 +22,11 @@ from rlaif.evaluate.capability_child import ANSWER_TOKENS, Scores, Wanted
 from rlaif.evaluate.capability_tasks import TASKS, rows
 from rlaif.evaluate.models import Model, models_of
 from rlaif.evaluate.paired import Change, change
-from rlaif.export.markup import code, table
+from rlaif.evaluate.report import check_free, coded_table, encoded, page, put
+from rlaif.evaluate.text import Table, points
 from rlaif.figures import Figure, FloatArray, mean, percent
-from rlaif.store import write_whole
-from rlaif.version import __version__
 
-FORMAT = 1  # of evaluation.json; raised when a key goes or changes its meaning
+KIND = "capability"
 LAYOUT = 1  # of the scores kept; raised when the same settings give others
 ALL = "all"
 LEGEND = (
@@ -79,6 +78,7 @@ def capability(
     Without `tasks` our own are taken. `starts` hears of each model that is asked, and of its log.
     """
     tasks = tasks or TASKS
+    check_free(folder, KIND)
     chosen = [_in_tensors(model) for model in models_of(models)]
     paths = {model.role: folder / "scores" / f"{_digest(model, tasks, limit)}.json" for model in chosen}
     if not find_spec("lm_eval") and not all(path.is_file() for path in paths.values()):
@@ -111,31 +111,18 @@ def figures(found: Sequence[tuple[str, str, Scores]]) -> Capability:
 
 
 def write(found: Capability, folder: Path) -> list[Path]:
-    """evaluation.json and evaluation.md, each whole. Raises ConfigError where they are another evaluation's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "evaluation.json"
-    if path.is_file() and b'"kind": "capability"' not in path.read_bytes():
-        raise ConfigError(f"{path} is of another evaluation; name another folder with --out, or another --run")
-    write_whole(path, as_json(found))
-    write_whole(folder / "evaluation.md", as_markdown(found).encode())
-    return [path, folder / "evaluation.md"]
+    return put(folder, KIND, as_json(found), as_markdown(found))
 
 
 def as_json(found: Capability) -> bytes:
-    content = {"format": FORMAT, "kind": "capability", "rlaif": __version__, **msgspec.to_builtins(found)}
-    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+    return encoded(KIND, found)
 
 
 def as_markdown(found: Capability) -> str:
-    parts = ["## Capability", table(*_coded(scores_table(found)))]
+    parts = ["## Capability", coded_table(scores_table(found), 2, names_in_head=2)]
     if found.paired:
-        parts.append(table(*_coded(paired_table(found))))
-    parts.append(LEGEND)
-    parts.append(f"Made with rlaif {__version__} and lm-evaluation-harness {found.versions.get('lm_eval', '')}.")
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
-
-
-Table = tuple[list[str], list[list[str]]]
+        parts.append(coded_table(paired_table(found), 2))
+    return page([*parts, LEGEND], f" and lm-evaluation-harness {found.versions.get('lm_eval', '')}")
 
 
 def scores_table(found: Capability) -> Table:
@@ -150,23 +137,11 @@ def scores_table(found: Capability) -> Table:
 def paired_table(found: Capability) -> Table:
     head = ["after", "task", "difference", "items", "gained", "lost"]
     lines = [
-        [pair.after, task, _points(one), f"{one.n:,}", f"{one.only_after:,}", f"{one.only_before:,}"]
+        [pair.after, task, points(one), f"{one.n:,}", f"{one.only_after:,}", f"{one.only_before:,}"]
         for pair in found.paired
         for task, one in pair.tasks.items()
     ]
     return head, lines
-
-
-def _points(one: Change) -> str:
-    if one.difference is None or one.low is None or one.high is None:
-        return ""
-    return f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-
-
-def _coded(plain: Table) -> Table:
-    """Names of models and tasks are anyone's text."""
-    head, lines = plain
-    return [head[0], head[1], *(code(name) for name in head[2:])], [[code(line[0]), *line[1:]] for line in lines]
 
 
 def _changes(before: Scores, after: Scores) -> dict[str, Change]:
@@ -215,23 +190,26 @@ def _digest(model: Model, tasks: Sequence[str], limit: int | None) -> str:
 
 
 def _ask(model: Model, tasks: Sequence[str], limit: int | None, batch_size: int, scores: Path, log: Path) -> None:
-    with TemporaryDirectory() as spare:
-        adapter = adapter_folder(model.spec)
-        folder = model_folder(model.spec, scores.parent)
-        lora = str(adapter) if adapter else None
-        wanted = Wanted(str(folder), lora, tuple(tasks), limit, batch_size, str(scores.absolute()))
-        told = Path(spare) / "wanted.json"
-        told.write_bytes(msgspec.json.encode(wanted))
-        with log.open("wb") as messages:
-            done = subprocess.run(
-                # -P and our own path: it imports what we import, whatever lies in the current folder.
-                [sys.executable, "-P", "-m", "rlaif.evaluate.capability_child", str(told)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"},
-                stdin=subprocess.DEVNULL,
-                stdout=messages,
-                stderr=messages,
-                check=False,
-            )
-    if done.returncode or not scores.is_file():
+    adapter = adapter_folder(model.spec)
+    folder = model_folder(model.spec, scores.parent)
+    lora = str(adapter) if adapter else None
+    wanted = Wanted(str(folder), lora, tuple(tasks), limit, batch_size, str(scores.absolute()))
+    with (
+        log.open("wb") as messages,
+        subprocess.Popen(
+            # -P and our own path: it imports what we import, whatever lies in the current folder.
+            [sys.executable, "-P", "-m", "rlaif.evaluate.capability_child"],
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"},
+            stdin=subprocess.PIPE,  # however this process ends, it closes, and the child ends too
+            stdout=messages,
+            stderr=messages,
+        ) as child,
+    ):
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(msgspec.json.encode(wanted) + b"\n")
+        child.wait()
+    if child.returncode or not scores.is_file():
         lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
         raise RlaifError(f"{model.name}: the tasks failed: {(lines or ['it said nothing'])[-1][:300]}; its log: {log}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ ANSWER_TOKENS = 96
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the parent asks for, in a file."""
+    """What the parent asks for, a line on stdin."""
 
     model: str  # a folder or a name on the hub
     lora: str | None
@@ -38,7 +40,8 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    wanted = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Wanted)
+    wanted = msgspec.json.decode(sys.stdin.buffer.readline(), type=Wanted)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -67,6 +70,11 @@ def main() -> None:
         {name: version(name) for name in ("lm_eval", "transformers", "torch")},
     )
     write_whole(Path(wanted.scores), msgspec.json.encode(scores))
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # until stdin is closed; a buffered read would hold a lock that the interpreter's end wants
+    os._exit(1)
 
 
 def configuration(task: str) -> dict[str, Any]:
@@ -107,12 +115,22 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores_of(samples: list[dict[str, Any]]) -> TaskScores:
-    """By the metric that forgives long answers where there is one, else the first that is a number for each item."""
-    numbers = [name for name in samples[0]["metrics"] if isinstance(samples[0][name], (bool, int, float))]
+    """By the metric that forgives long answers where there is one, else the first that is a share for each item.
+
+    Raises ValueError where there is none, as of a perplexity.
+    """
+    numbers = [name for name in samples[0]["metrics"] if all(_is_share(one.get(name)) for one in samples)]
+    if not numbers:
+        there = ", ".join(samples[0]["metrics"])
+        raise ValueError(f"a task without a metric from 0 to 1 for each item (it has: {there}) cannot be compared")
     metric = "acc_norm" if "acc_norm" in numbers else numbers[0]
     first = samples[0]["filter"]  # of several ways to read an answer
     values = {str(one["doc_id"]): float(one[metric]) for one in samples if one["filter"] == first}
     return TaskScores(metric, values)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (bool, int, float)) and 0 <= value <= 1
 
 
 if __name__ == "__main__":

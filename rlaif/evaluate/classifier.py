@@ -24,8 +24,8 @@ def load_classifier(name: str) -> Classifier:
         raise ConfigError(f"--classifier {name}: give the folder of a classifier, or package.module:Class")
     try:
         made: Classifier = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"--classifier {name}: cannot be made: {error}") from error
+    except Exception as error:  # it is the user's own code
+        raise ConfigError(f"--classifier {name}: cannot be made: {type(error).__name__}: {error}") from error
     return _Checked(name, made)
 
 

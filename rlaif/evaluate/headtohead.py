@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from rlaif.evaluate.asking import Answered
+from rlaif.evaluate.asking import Answered, by_category
 from rlaif.evaluate.lengths import Controlled, length_controlled
 from rlaif.evaluate.paired import mcnemar
 from rlaif.evaluate.strengths import Strength, strengths
@@ -94,7 +94,7 @@ def head_to_head(answered: Answered, judge: str) -> HeadToHead:
                 consistency=mean(consistent),
                 same=sum(_text(record, i) == _text(record, j) for record in records),
                 unjudged=len(records) - n,
-                by_category=_by_category(records, values),
+                by_category={name: mean(values[of_it]) for name, of_it in by_category(records).items()},
             )
         )
     compared = tuple(
@@ -154,9 +154,3 @@ def _difficulty(won: Mapping[tuple[int, int], FloatArray], model: int, other: in
     # With a tie more: of a prompt that no other pair has a verdict on nothing is known.
     shares: FloatArray = (np.where(known, stacked, 0.0).sum(axis=0) + 0.5) / (known.sum(axis=0) + 1)
     return shares
-
-
-def _by_category(records: Sequence[Record], values: FloatArray) -> dict[str, Figure]:
-    categories = np.array([record.category for record in records], dtype=object)
-    names = sorted({record.category for record in records if record.category is not None})
-    return {name: mean(values[categories == name]) for name in names}

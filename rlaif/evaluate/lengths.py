@@ -55,15 +55,18 @@ def length_controlled(
     if difficulty is not None and has_difficulty:
         columns.append((difficulty - difficulty.mean()) / difficulty.std())
     features = np.column_stack(columns)
-    whole = np.ones((1, n))
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)
-    (weights,) = fit(features, outcomes, whole)
-    without = features.copy()
+    (weights,) = fit(features, outcomes, np.ones((1, n)))
+    # Among those drawn are a win and a loss, half a prompt each: where one model always wins, draws of what it won
+    # alone would all say the same, as if that were certain.
+    average = np.eye(1, len(weights))
+    chances = np.append(np.ones(n), [0.5, 0.5]) / (n + 1)
+    drawn = np.random.default_rng(seed).multinomial(n, chances, size=_RESAMPLES).astype(np.float64)
+    pool = np.vstack([features, average, average])
+    fits = fit(pool, np.append(outcomes, [1.0, 0.0]), drawn, weights)
     if has_length:
-        without[:, 1] = 0.0
-    rates = _rates(without, fit(features, outcomes, drawn, weights), drawn)
-    low, high = np.quantile(rates, [0.025, 0.975]).tolist()
-    value = float(_rates(without, weights[None], whole)[0])
+        pool[:, 1] = 0.0
+    low, high = np.quantile(_rates(pool, fits, drawn), [0.025, 0.975]).tolist()
+    value = float(_rates(pool[:n], weights[None], np.ones((1, n)))[0])
     return Controlled(
         value,
         min(low, value),

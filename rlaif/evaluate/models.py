@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,12 @@ def models_of(given: Sequence[str]) -> tuple[Model, ...]:
         Model(f"m{i}", name, identity_of(spec), spec)
         for i, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
     )
+
+
+def run_name(kind: str, *models: str) -> str:
+    """What a run is called after, as a folder may be."""
+    plain = re.sub(r"[^\w.+-]+", "-", "+".join(Path(model).name for model in models))[:60].strip("-.+")
+    return f"{kind}-{plain or 'models'}"
 
 
 def judge_of(text: str) -> Model:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif import hub
 from rlaif.errors import ConfigError
+from rlaif.evaluate.asking import prompt_text
 from rlaif.hygiene.contamination import COLUMNS, Evals
 from rlaif.resources import find
 from rlaif.rows import FORMATS, rows_of
@@ -30,7 +31,7 @@ _EXAMPLES = 3
 
 def near(source: str, records: Sequence[Record]) -> Near:
     """`source`: a bundled set, a file, a folder of files such as a run's dataset, or hf://. Raises ConfigError."""
-    prompts = ["\n".join(message.content for message in record.prompt) for record in records]
+    prompts = [prompt_text(record) for record in records]
     items = Evals(prompts)
     held = {hit.item for text in set(_texts(source)) if (hit := items.hit(text)) is not None}
     return Near(source, len(held), len(prompts), tuple(prompts[i] for i in sorted(held)[:_EXAMPLES]))

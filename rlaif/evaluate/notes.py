@@ -56,7 +56,13 @@ def _asked(answered: Answered) -> Iterator[str]:
     """What is odd about how the models were asked, and what all of them said."""
     if answered.failed:
         prompts = "1 prompt has" if answered.failed == 1 else f"{answered.failed:,} prompts have"
-        yield f"{prompts} no answer of every model, and no part in any figure; rlaif retry, then the same command."
+        yield (
+            f"{prompts} no answer of every model, and no part in any figure; ask again for what is missing with "
+            f"{code(f'rlaif retry {answered.run}')}, then the same command."
+        )
+    if answered.repeated:
+        rows = "1 row repeats a prompt" if answered.repeated == 1 else f"{answered.repeated:,} rows repeat prompts"
+        yield f"{rows}, of the same set or of another: each prompt is asked and counted once."
     first, *others = answered.models
     for i, other in enumerate(others, 1):
         engines = first.spec.provider, other.spec.provider

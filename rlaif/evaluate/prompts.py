@@ -53,7 +53,7 @@ class PromptSet:
                 raise _lacks(row.where, "prompt", names)
             if all(self._value(row, name, names) == value for name, value in self.where.items()):
                 said = None if category is None else row.values[category]
-                yield msgspec.json.encode({"prompt": row.values[prompt], "category": said}) + b"\n"
+                yield msgspec.json.encode({"prompt": _said(row, prompt), "category": said}) + b"\n"
 
     def _rows(self) -> Iterator[Row]:
         if not self.path.startswith(hub.PREFIX):
@@ -74,12 +74,20 @@ class PromptSet:
         return _as_text(row.values[name])
 
 
+def _said(row: Row, column: str) -> str | list[Any]:  # Any: messages, looked at when the run reads them
+    value = row.values[column]
+    if not isinstance(value, (str, list)) or not (value.strip() if isinstance(value, str) else value):
+        raise ConfigError(f"{row.where}: '{column}' is no text; fill it in, remove the row, or name another column")
+    return value
+
+
 def _as_text(value: Any) -> str:  # Any: whatever the file holds
     """As a user types it: true, 3, safe."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _lacks(where: str, wanted: str, names: Sequence[str]) -> ConfigError:
-    near = get_close_matches(wanted, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "say which one it is with --columns-... prompt=NAME,category=NAME"
+    hint = "say which one it is by the set's columns, as prompt=NAME" if wanted == "prompt" else "name one of these"
+    if near := get_close_matches(wanted, names, n=1):
+        hint = f"did you mean '{near[0]}'?"
     return ConfigError(f"{where}: no column '{wanted}'; there are: {', '.join(names) or 'none'}; {hint}")

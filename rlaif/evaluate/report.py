@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from rlaif.evaluate.asking import Answered
+from rlaif.errors import ConfigError
+from rlaif.evaluate.asking import Answered, prompt_text
 from rlaif.evaluate.headtohead import HeadToHead, Pair, outcome
 from rlaif.evaluate.safety import SAFE, UNSAFE, Safety, kind_of
 from rlaif.evaluate.text import (
@@ -36,7 +37,7 @@ from rlaif.version import __version__
 
 # Of evaluation.json. Raise it when a key goes or changes its meaning; new keys are no change.
 FORMAT = 1
-FOLDER = "evaluation"
+FOLDER, JSON = "evaluation", "evaluation.json"
 Found = Safety | HeadToHead
 _EXAMPLES = 4  # of a kind
 _SHOWN = 1200  # characters of an answer
@@ -45,33 +46,50 @@ _MOST = 40  # categories on the page
 
 def write(found: Found, answered: Answered, run: Path, *, plots: bool = True) -> list[Path]:
     def drawn() -> Mapping[str, bytes]:
-        from rlaif.evaluate.plots import plots  # half a second
+        if not plots:
+            return {}
+        from rlaif.evaluate.plots import plots as pictures  # half a second
 
-        return dict(plots(found))
+        return dict(pictures(found))
 
-    return put(run, as_json(found), as_markdown(found, answered), drawn if plots else None)
+    return put(run / FOLDER, _kind(found), as_json(found), as_markdown(found, answered), drawn)
 
 
-def put(run: Path, as_json: bytes, as_markdown: str, drawn: Callable[[], Mapping[str, bytes]] | None) -> list[Path]:
-    """Each file whole, in place of an earlier evaluation's; without matplotlib there are no pictures."""
-    folder = run / FOLDER
+def put(
+    folder: Path, kind: str, as_json: bytes, as_markdown: str, drawn: Callable[[], Mapping[str, bytes]] | None = None
+) -> list[Path]:
+    """Each file whole, in place of an earlier evaluation's of this kind, pictures too, which need matplotlib.
+
+    `drawn` is None of a kind without pictures: what is in its folder are others'. Raises ConfigError where the files
+    of another kind are.
+    """
+    check_free(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
-    files = {"evaluation.json": as_json, "evaluation.md": as_markdown.encode(errors="replace")}
-    if drawn is not None and find_spec("matplotlib"):
-        files |= drawn()
+    files = {JSON: as_json, "evaluation.md": as_markdown.encode(errors="replace")}
+    if drawn is not None:
+        for old in folder.glob("*.png"):
+            old.unlink()
+        files |= drawn() if find_spec("matplotlib") else {}
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]
 
 
+def check_free(folder: Path, kind: str) -> None:
+    """Raises ConfigError where another kind's evaluation is."""
+    path = folder / JSON
+    if path.is_file() and f'"kind": "{kind}"'.encode() not in path.read_bytes():
+        raise ConfigError(f"{path} is of another evaluation; choose another --run name or folder")
+
+
 def as_json(found: Found) -> bytes:
     """The fields of Safety or HeadToHead and of what is in them; a figure is {value, low, high, n}."""
-    kind = "safety" if isinstance(found, Safety) else "compare"
-    content: dict[str, Any] = {"format": FORMAT, "kind": kind, "rlaif": __version__, **msgspec.to_builtins(found)}
-    if isinstance(found, HeadToHead):
-        content["by_category"] = _by_category(found)
+    more = {"by_category": _by_category(found)} if isinstance(found, HeadToHead) else {}
+    return encoded(_kind(found), found, **more)
+
+
+def encoded(kind: str, found: object, **more: Any) -> bytes:  # Any: what JSON takes
+    content = {"format": FORMAT, "kind": kind, "rlaif": __version__, **msgspec.to_builtins(found), **more}
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
 
 
@@ -80,8 +98,17 @@ def as_markdown(found: Found, answered: Answered) -> str:
     parts = _safety(found, answered) if isinstance(found, Safety) else _comparison(found, answered)
     if found.notes:
         parts.insert(1, "\n".join(f"- {note}" for note in found.notes))
-    parts.append(f"Made with rlaif {__version__}; all figures are in `evaluation.json`.")
-    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+    return page(parts)
+
+
+def page(parts: Sequence[str], by: str = "") -> str:
+    """Of paragraphs and tables. `by`: what else had a part in it."""
+    made = f"Made with rlaif {__version__}{by}; all figures are in `{JSON}`."
+    return "\n\n".join(part.strip("\n") for part in (*parts, made) if part) + "\n"
+
+
+def _kind(found: Found) -> str:
+    return "safety" if isinstance(found, Safety) else "compare"
 
 
 def _safety(found: Safety, answered: Answered) -> list[str]:
@@ -89,16 +116,16 @@ def _safety(found: Safety, answered: Answered) -> list[str]:
     unsafe = [model.unsafe.by_category for model in found.models if model.unsafe]
     safe = [model.safe.by_category for model in found.models if model.safe]
     styles = [(model.model, model.style) for model in found.models]
-    parts = ["## Safety", _table(safety_table(found), 1), SAFETY_LEGEND]
+    parts = ["## Safety", coded_table(safety_table(found), 1), SAFETY_LEGEND]
     if found.paired:
-        parts += ["### Before and after", _table(paired_table(found.paired), 2), PAIRED_LEGEND]
+        parts += ["### Before and after", coded_table(paired_table(found.paired), 2), PAIRED_LEGEND]
     if (second := opinions_table(found))[1]:
-        parts += ["### Second opinions", _table(second, 3), agreement_line(found)]
+        parts += ["### Second opinions", coded_table(second, 3), agreement_line(found)]
     if (rated := constitution_table(found))[1]:
-        parts += ["### By the constitution", _table(rated, 1), "The judge's mean score, from -1 to 1."]
+        parts += ["### By the constitution", coded_table(rated, 1), "The judge's mean score, from -1 to 1."]
     parts += _categories("Harmful compliance by category", names, unsafe)
     parts += _categories("Over-refusal by category", names, safe)
-    parts += ["### How the answers are written", _table(style_table(styles), 1), STYLE_LEGEND]
+    parts += ["### How the answers are written", coded_table(style_table(styles), 1), STYLE_LEGEND]
     return parts + _changed(answered)
 
 
@@ -106,16 +133,16 @@ def _comparison(found: HeadToHead, answered: Answered) -> list[str]:
     parts = [
         "## Head to head",
         f"Judged by {code(found.judge)}, in both orders.",
-        _table(pairs_table(found), 2),
+        coded_table(pairs_table(found), 2),
         PAIRS_LEGEND,
     ]
     if found.bradley_terry:
         said = "Bradley-Terry, in log-odds to beat the average of these models."
-        parts += ["### Strengths", _table(strengths_table(found), 1), said]
+        parts += ["### Strengths", coded_table(strengths_table(found), 1), said]
     names = [f"{one.a} against {one.b}" for one in found.pairs]
     parts += _categories("Win rate by category", names, [one.by_category for one in found.pairs])
     styles = [(one.model, one.style) for one in found.models]
-    parts += ["### How the answers are written", _table(style_table(styles), 1), STYLE_LEGEND]
+    parts += ["### How the answers are written", coded_table(style_table(styles), 1), STYLE_LEGEND]
     for pair in found.pairs:
         parts += _sides(pair, answered)
     return parts
@@ -139,11 +166,11 @@ def _categories(title: str, names: Sequence[str], by_model: Sequence[Mapping[str
     if not 1 < len(found[1]) <= _MOST:
         return []
     head, lines = found
-    return [f"### {title}", _table((head, lines), 1, names_in_head=2)]
+    return [f"### {title}", coded_table((head, lines), 1, names_in_head=2)]
 
 
-def _table(found: Table, names: int, names_in_head: int | None = None) -> str:
-    """The first `names` cells of a line are names, and those of the head from `names_in_head` on."""
+def coded_table(found: Table, names: int, names_in_head: int | None = None) -> str:
+    """The first `names` cells of a line are names, anyone's text, and those of the head from `names_in_head` on."""
     head, lines = found
     if names_in_head is not None:
         head = [*head[:names_in_head], *map(code, head[names_in_head:])]
@@ -184,7 +211,7 @@ def _sides(pair: Pair, answered: Answered) -> list[str]:
 
 
 def _beside(record: Record, answered: Answered, *which: int) -> str:
-    texts = [("prompt", "\n\n".join(message.content for message in record.prompt))]
+    texts = [("prompt", prompt_text(record))]
     texts += [(answered.models[i].name, record.responses[i].text) for i in which]
     return "\n".join(f"{code(name)}\n\n{fenced(_cut(text))}" for name, text in texts)
 

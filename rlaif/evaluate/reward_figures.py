@@ -43,9 +43,9 @@ class Length:
 class RewardFigures:
     """What an evaluation says of one reward model, or of several together.
 
-    `accuracy` is a mean over prompts, an even score half right. `kendall` is tau-b with the ratings of a prompt's
-    answers, a mean over prompts; `kendall_margins` that of the pairs' differences with the data's margins. `brier`,
-    `ece` and `overconfidence` are of sigmoid(difference), for which Bradley and Terry's model stands.
+    `accuracy`, `brier`, `overconfidence` and `kendall`, tau-b with the ratings of a prompt's answers, are means over
+    prompts; an even score is half right. `kendall_margins` is tau-b of the pairs' differences with the data's margins.
+    `brier`, `ece` and `overconfidence` are of sigmoid(difference), for which Bradley and Terry's model stands.
     """
 
     model: str
@@ -117,9 +117,9 @@ def reward_figures(
         accuracy=_by_group(right, pairs.group),
         kendall=mean(_kendalls(groups, scores), -1.0),
         kendall_margins=_kendall_margins(pairs.difference[margins], pairs.margin[margins]),
-        brier=mean((1.0 - p) ** 2),
+        brier=_by_group((1.0 - p) ** 2, pairs.group),
         ece=ece,
-        overconfidence=mean(confidence - right, -1.0),
+        overconfidence=_by_group(confidence - right, pairs.group, -1.0),
         calibration=calibration,
         length=Length(
             correlation=_spearman_figure(pairs.difference, longer),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from rlaif.evaluate.report import FORMAT, put
+from rlaif.evaluate.report import FOLDER, encoded, page, put
 from rlaif.evaluate.reward_figures import Evaluation, RewardFigures
 from rlaif.export.markup import code, table
 from rlaif.figures import decimal, percent, spread
-from rlaif.version import __version__
 
+KIND = "reward"
 LEGEND = (
     "95% intervals in brackets. `accuracy` beside that of choosing the longer answer, `longer is better`, and their "
     "difference in points; `too sure by`: mean confidence less accuracy, where sigmoid(difference of scores) is the "
@@ -23,8 +20,7 @@ LEGEND = (
 
 
 def as_json(found: Evaluation) -> bytes:
-    content: dict[str, Any] = {"format": FORMAT, "kind": "reward", "rlaif": __version__, **msgspec.to_builtins(found)}
-    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+    return encoded(KIND, found)
 
 
 def reward_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -83,9 +79,8 @@ def as_markdown(found: Evaluation) -> str:
         table(head, rows, 1),
         LEGEND,
         said,
-        f"Made with rlaif {__version__}; all figures are in `evaluation.json`.",
     ]
-    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+    return page(parts)
 
 
 def _coded(line: str, names: Collection[str]) -> str:
@@ -96,8 +91,10 @@ def _coded(line: str, names: Collection[str]) -> str:
 
 def write_rewards(found: Evaluation, run: Path, *, plots: bool = True) -> list[Path]:
     def drawn() -> Mapping[str, bytes]:
+        if not plots:
+            return {}
         from rlaif.evaluate.reward_plots import reward_plots  # half a second
 
         return reward_plots(found)
 
-    return put(run, as_json(found), as_markdown(found), drawn if plots else None)
+    return put(run / FOLDER, KIND, as_json(found), as_markdown(found), drawn)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif.evaluate.asking import Answered
+from rlaif.evaluate.asking import Answered, by_category, prompt_text
 from rlaif.evaluate.paired import BoolArray, Change, change
 from rlaif.evaluate.style import Style, style_of
 from rlaif.figures import Figure, FloatArray, kappa, mean, share
@@ -19,9 +19,11 @@ from rlaif.hygiene.refusal import KINDS, Kind, refusal
 from rlaif.types import REFUSALS, Record, Response, Score
 
 UNSAFE, SAFE = "unsafe", "safe"
+DETECTOR = "rlaif.hygiene.refusal"
 # In words of the rubric `compliance`: from 1, it refuses, by 5, a part of it, to 9. What is nearer to 1 refuses.
 _REFUSES, _COMPLIES = -0.5, 0.5
 _ASPECT = "answers"  # its only one
+_COMPLY, _PARTIAL, _FULL = (float(i) for i in range(len(KINDS)))  # in the order of KINDS
 # Given prompts and answers, the probability of each answer that it does harm.
 Classifier = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
@@ -110,9 +112,6 @@ class Safety:
     notes: tuple[str, ...] = ()
 
 
-DETECTOR = "rlaif.hygiene.refusal"
-
-
 def kind_of(response: Response) -> Kind:
     if response.finish_reason in REFUSALS or not response.text.strip():
         return "full"
@@ -147,7 +146,7 @@ def _unsafe(
     complied = _not_refused(kinds)
     opinions = [_by_judge(judge, records, i, kinds, _not_refused)] if judge else []
     if classifiers:
-        prompts = ["\n\n".join(message.content for message in record.prompt) for record in records]
+        prompts = [prompt_text(record) for record in records]
         answers = [record.responses[i].text for record in records]
         for name, classifier in classifiers.items():
             harm = np.array(classifier(prompts, answers), dtype=np.float64)
@@ -177,9 +176,6 @@ def _safe(records: Sequence[Record], i: int, kinds: FloatArray, judge: str | Non
     )
 
 
-_COMPLY, _PARTIAL, _FULL = (float(i) for i in range(len(KINDS)))  # in the order of KINDS
-
-
 def _kinds(records: Sequence[Record], models: int) -> FloatArray:
     """(models, records) as numbers."""
     numbers = [[KINDS.index(kind_of(record.responses[i])) for record in records] for i in range(models)]
@@ -201,9 +197,7 @@ def _share(which: BoolArray) -> Figure:
 
 
 def _by_category(records: Sequence[Record], which: BoolArray) -> dict[str, Figure]:
-    categories = np.array([record.category for record in records], dtype=object)
-    names = sorted({record.category for record in records if record.category is not None})
-    return {name: _share(which[categories == name]) for name in names}
+    return {name: _share(which[there]) for name, there in by_category(records).items()}
 
 
 def _by_judge(

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from rlaif.errors import ConfigError
-from rlaif.evaluate.asking import Answered
+from rlaif.evaluate.asking import Answered, prompt_text
 from rlaif.figures import Figure, kappa, share
 from rlaif.hygiene.refusal import KINDS, Kind, refusal
 from rlaif.rows import rows_of
@@ -39,10 +39,9 @@ def write_sheet(answered: Answered, path: Path, n: int) -> int:
     check_new(path)
     rows: dict[bytes, bytes] = {}
     for record in answered.records:
-        prompt = "\n\n".join(message.content for message in record.prompt)
         for text in {response.text.strip() for response in record.responses}:
             key = blake2b(f"{answered.run}\0{record.id}\0{text}".encode(), digest_size=8)
-            row = {"id": key.hexdigest(), "prompt": prompt, "answer": text, "label": ""}
+            row = {"id": key.hexdigest(), "prompt": prompt_text(record), "answer": text, "label": ""}
             rows[key.digest()] = msgspec.json.encode(row) + b"\n"
     chosen = [rows[key] for key in sorted(rows)[:n]]
     write_whole(path, b"".join(chosen))

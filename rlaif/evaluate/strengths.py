@@ -37,12 +37,15 @@ def strengths(names: Sequence[str], won: Mapping[tuple[int, int], FloatArray], s
     from choix import ilsr_pairwise_dense
 
     n = len(next(iter(won.values())))
-    counts = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)])
-    wins = np.zeros((len(counts), len(names), len(names)))
+    chance = np.random.default_rng(seed)
+    counts = np.vstack([np.ones(n), chance.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)])
+    wins = np.full((len(counts), len(names), len(names)), _REGULARISED)
+    # Jeffreys' half a win of either, so that prompts that all say the same are not taken for certain.
+    wins[1:] += chance.gamma(0.5, size=wins[1:].shape)
     for (i, j), values in won.items():
         there = ~np.isnan(values)
-        wins[:, i, j] = counts[:, there] @ values[there] + _REGULARISED
-        wins[:, j, i] = counts[:, there] @ (1 - values[there]) + _REGULARISED
+        wins[:, i, j] += counts[:, there] @ values[there]
+        wins[:, j, i] += counts[:, there] @ (1 - values[there])
     fitted = np.array([ilsr_pairwise_dense(one, max_iter=10_000) for one in wins])
     low, high = np.quantile(fitted[1:], [0.025, 0.975], axis=0)
     found = [

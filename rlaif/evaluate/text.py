@@ -9,7 +9,7 @@ from rlaif.evaluate.lengths import Controlled
 from rlaif.evaluate.paired import Change
 from rlaif.evaluate.safety import ModelFigures, Paired, Safety
 from rlaif.evaluate.style import Style
-from rlaif.figures import NOTHING, Figure, decimal, percent
+from rlaif.figures import NOTHING, Figure, decimal, maybe, percent, plain, spread
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -37,7 +37,7 @@ def safety_table(found: Safety) -> Table:
     columns: tuple[tuple[str, Callable[[ModelFigures], str]], ...] = (
         ("model", lambda one: one.model),
         ("harmful compliance", lambda one: percent(one.unsafe.harmful_compliance) if one.unsafe else ""),
-        ("partial", lambda one: _plain(one.unsafe.partial) if one.unsafe else ""),
+        ("partial", lambda one: plain(one.unsafe.partial, ".1%") if one.unsafe else ""),
         ("over-refusal", lambda one: percent(one.safe.over_refusal) if one.safe else ""),
         ("with partial", lambda one: percent(one.safe.with_partial) if one.safe else ""),
         ("unsafe", lambda one: f"{one.unsafe.n:,}" if one.unsafe else ""),
@@ -82,6 +82,8 @@ def agreement_line(found: Safety) -> str:
     """Of the judge with the detector; "" without a judge."""
     if (one := found.agreement) is None:
         return ""
+    if not one.rated:
+        return "The judge gave no usable rating of any answer."
     of_two, of_three = (decimal(kappa) or "undefined" for kappa in (one.kappa, one.kappa_of_three))
     return (
         f"On all {one.rated:,} rated answers the judge agrees with the detector with a kappa of {of_two} on what is a "
@@ -135,10 +137,10 @@ def pairs_table(found: HeadToHead) -> Table:
             one.b,
             percent(one.win_rate),
             _controlled(one.length_controlled_win_rate),
-            *(_plain(figure) for figure in (one.win, one.tie, one.loss)),
+            *(plain(figure, ".1%") for figure in (one.win, one.tie, one.loss)),
             f"{one.sign_p:.2g}",
             f"{one.n:,}",
-            _plain(one.consistency),
+            plain(one.consistency, ".1%"),
         ]
         for one in found.pairs
     ]
@@ -150,16 +152,13 @@ def strengths_table(found: HeadToHead) -> Table:
     return ["model", "strength"], lines
 
 
+def points(found: Change) -> str:
+    return spread(Figure(found.difference, found.low, found.high, found.n))
+
+
 def _change(found: Change | None) -> tuple[str, str]:
-    if found is None or found.difference is None or found.low is None or found.high is None:
-        return "", ""
-    points = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return points, f"{found.mcnemar_p:.2g}"
+    return ("", "") if found is None else (points(found), maybe(found.mcnemar_p, ".2g"))
 
 
 def _controlled(found: Controlled | None) -> str:
     return "" if found is None else percent(Figure(found.value, found.low, found.high, found.n))
-
-
-def _plain(figure: Figure) -> str:
-    return "" if figure.value is None else f"{figure.value:.1%}"

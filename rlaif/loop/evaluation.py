@@ -55,7 +55,7 @@ class Evaluation:
         return self.capability.get(weights(model), {})
 
     def win_rate(self, model: str, other: str, *, controlled: bool = False) -> Rate | None:
-        """How often `model` wins; of a pair that was compared the other way round, the rest."""
+        """How often `model` wins; of a pair that was compared the other way round, the rest. None: not compared."""
         rates = self.controlled if controlled else self.win_rates
         if (rate := rates.get((weights(model), weights(other)))) is not None:
             return rate
@@ -114,12 +114,8 @@ def _win_rates(content: _Json) -> tuple[_Rates, _Rates]:
     identities = {model["model"]: weights(model["identity"]) for model in content["models"]}
     pairs = {(identities[pair["a"]], identities[pair["b"]]): pair for pair in content["pairs"]}
     names = ("win_rate", "length_controlled_win_rate")
-    plain, controlled = ({models: _rate(pair, name) for models, pair in pairs.items()} for name in names)
-    return _there(plain), _there(controlled)
-
-
-def _there(rates: Mapping[tuple[str, str], Rate | None]) -> _Rates:
-    return {models: rate for models, rate in rates.items() if rate is not None}
+    plain, controlled = ({models: _rate(pair, name) or Rate(None) for models, pair in pairs.items()} for name in names)
+    return plain, controlled
 
 
 def _capability(content: _Json) -> dict[str, dict[str, float]]:

@@ -14,7 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gates(BaseModel):
-    """Bounds that the new model is held to; null leaves one out, and what was not measured is not held.
+    """Bounds that the new model is held to; null leaves one out.
+
+    What `evaluate` does not ask for is not held; what it asks for and could not measure holds the model back.
 
     `win_rate`: the least share of comparisons that it wins against the last model, ties half. `win_rate_by`: by the
     share itself (`point`), or by the lower end of its 95% interval (`low`), which needs a clear win or many prompts;
@@ -49,18 +51,21 @@ class Gates(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One gate: `measured` against `bound`, and in words. `against` says which model it was compared with."""
+    """One gate: `measured` against `bound`, and in words. `against` says which model it was compared with.
+
+    `measured` is None where there is no figure, as of a judge without one usable verdict: that does not pass.
+    """
 
     name: str
     against: str
-    measured: float
+    measured: float | None
     bound: tuple[float, float] | float
     passed: bool
     sentence: str
 
 
 def held(gates: Gates, found: Evaluation, new: str, last: str, first: str) -> list[Held]:
-    """Every gate that there are figures for, by the models' names in the evaluation."""
+    """Every gate of what was evaluated, by the models' identities."""
     others = {"the last model": last} | ({} if first == last else {"the first model": first})
     results = [*_win_rate(gates, found, new, last)]
     for against, other in others.items():
@@ -72,10 +77,13 @@ def held(gates: Gates, found: Evaluation, new: str, last: str, first: str) -> li
 
 def _win_rate(gates: Gates, found: Evaluation, new: str, last: str) -> Iterator[Held]:
     rate = found.win_rate(new, last, controlled=gates.length_controlled)
-    measured = None if rate is None else rate.low if gates.win_rate_by == "low" else rate.value
-    if gates.win_rate is None or rate is None or measured is None:
+    if gates.win_rate is None or rate is None:
         return
     what = "win rate at equal lengths" if gates.length_controlled else "win rate"
+    measured = rate.low if gates.win_rate_by == "low" else rate.value
+    if measured is None:
+        yield _unknown("win_rate", what, "the last model", gates.win_rate)
+        return
     by = ", by the lower end of its interval" if gates.win_rate_by == "low" else ""
     said = f"{what} against the last model {percent(rate)}; at least {gates.win_rate:.1%}{by}"
     yield Held("win_rate", "the last model", measured, gates.win_rate, measured >= gates.win_rate, said)
@@ -87,7 +95,10 @@ def _rates(gates: Gates, before: Measured, after: Measured, against: str) -> Ite
         ("over_refusal", "over-refusal", gates.over_refusal_rise),
     ):
         old, new = getattr(before, name), getattr(after, name)
-        if most is None or old is None or new is None or old.value is None or new.value is None:
+        if most is None:
+            continue
+        if old is None or new is None or old.value is None or new.value is None:
+            yield _unknown(name, words, against, most)
             continue
         rise = new.value - old.value
         said = (
@@ -98,17 +109,24 @@ def _rates(gates: Gates, before: Measured, after: Measured, against: str) -> Ite
 
 
 def _style(gates: Gates, before: Measured, after: Measured, against: str) -> Iterator[Held]:
-    if gates.length_ratio is not None and before.length and after.length is not None:
-        ratio, (least, most) = after.length / before.length, gates.length_ratio
-        said = f"answers {ratio:.2f} times as long as those of {against}; {least:g} to {most:g}"
-        yield Held("length", against, ratio, (least, most), least <= ratio <= most, said)
+    if gates.length_ratio is not None:
+        least, most = gates.length_ratio
+        if not before.length or after.length is None:
+            yield _unknown("length", "how long answers are", against, (least, most))
+        else:
+            ratio = after.length / before.length
+            said = f"answers {ratio:.2f} times as long as those of {against}; {least:g} to {most:g}"
+            yield Held("length", against, ratio, (least, most), least <= ratio <= most, said)
     for name, words, bound in (
         ("repetition", "answers that repeat themselves", gates.repetition),
         ("boilerplate", "answers that begin alike", gates.boilerplate),
         ("same", "one and the same answer", gates.same),
     ):
         old, new = getattr(before, name), getattr(after, name)
-        if bound is None or new is None:
+        if bound is None:
+            continue
+        if new is None:
+            yield _unknown(name, words, against, bound)
             continue
         allowed = bound if old is None else max(bound, old)
         beside = "" if old is None else f", {old:.1%} with {against}"
@@ -120,13 +138,20 @@ def _capability(gates: Gates, found: Evaluation, new: str, other: str, against: 
     if gates.capability_drop is None:
         return
     before, after = found.scores(other), found.scores(new)
-    for task in before.keys() & after.keys():
+    for task in sorted(before.keys() | after.keys()):
+        if task not in before or task not in after:
+            yield _unknown(f"capability.{task}", task, against, gates.capability_drop)
+            continue
         drop, most = before[task] - after[task], gates.capability_drop
         said = (
             f"{task} {after[task]:.1%}, {before[task]:.1%} with {against}: {-100 * drop:+.1f} points; "
             f"at least {-100 * most:+.1f}"
         )
         yield Held(f"capability.{task}", against, drop, most, _at_most(drop, most), said)
+
+
+def _unknown(name: str, words: str, against: str, bound: tuple[float, float] | float) -> Held:
+    return Held(name, against, None, bound, False, f"{words} beside {against}: no figure to hold it to")
 
 
 def _at_most(value: float, most: float) -> bool:

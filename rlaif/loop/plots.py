@@ -18,9 +18,10 @@ def rates(rounds: Sequence[Round]) -> bytes:
     """PNG. Round 0 is the first model; a hollow mark is a model that was not taken."""
     drawing = new_drawing(5.6, 2.8, left=0.6, bottom=0.5, top=0.5)
     axes = drawing.add_subplot()
-    axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
     taken = {found.number: found.promoted for found in rounds}
     lines = {name: points for name, points in _lines(rounds).items() if points}
+    if any(name.startswith("wins") for name in lines):
+        axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
     for i, (name, points) in enumerate(lines.items()):
         at = [number + _APART * (i - (len(lines) - 1) / 2) for number, _ in points]
         values, lows, highs = zip(*(_ends(rate) for _, rate in points), strict=True)

@@ -77,7 +77,6 @@ def read_round(folder: Path) -> Round | None:
 
 
 def write_round(folder: Path, found: Round) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / FILE, _json(found))
     write_whole(folder / TEXT, (_round_text(found, "#") + "\n").encode())
 

@@ -15,6 +15,7 @@ from rlaif.backends import identity_of
 from rlaif.config import asked_roles
 from rlaif.documents import load
 from rlaif.errors import ConfigError, RlaifError
+from rlaif.evaluate.models import spec_of
 from rlaif.loop.evaluation import Evaluation, percent, read_evaluation, weights
 from rlaif.loop.gates import held
 from rlaif.loop.heldout import check_held_out, split
@@ -25,6 +26,7 @@ from rlaif.loop.settings import ROUND, LoopSettings, changes, contents, pipeline
 from rlaif.loop.steps import Done, Lock, Step, digest, done_before, failure, run, settle
 from rlaif.plan import check_export
 from rlaif.store import write_whole
+from rlaif.train.methods import datasets_of
 from rlaif.version import __version__
 
 
@@ -69,9 +71,8 @@ def run_loop(settings: LoopSettings, place: Place) -> Generator[Event, None, lis
         ConfigError: settings that cannot be used, or a folder of another loop. StepFailed: a command failed.
         KeyboardInterrupt: after Ctrl-C, when the command that ran has kept what it had.
     """
-    check(settings)
+    check(settings, place.runs_dir)
     first = _model(settings, settings.model)
-    place.out.mkdir(parents=True, exist_ok=True)
     with Lock(place.lock) as lock:
         for step in lock.take():
             yield Waiting(step)
@@ -95,7 +96,7 @@ def run_loop(settings: LoopSettings, place: Place) -> Generator[Event, None, lis
 
 def planned(settings: LoopSettings, place: Place) -> list[tuple[Step, bool]]:
     """All steps of all rounds, and whether each was done already; runs and writes nothing."""
-    check(settings)
+    check(settings, place.runs_dir)
     if place.settings.is_file():
         _check_same(place, _content(settings, place, _model(settings, settings.model)))
     last, plan = settings.model, []
@@ -105,7 +106,7 @@ def planned(settings: LoopSettings, place: Place) -> list[tuple[Step, bool]]:
     return plan
 
 
-def check(settings: LoopSettings) -> None:
+def check(settings: LoopSettings, runs_dir: Path) -> None:
     """What can be known before hours are spent. Raises ConfigError."""
     contents(settings)
     asked = settings.generate
@@ -117,7 +118,11 @@ def check(settings: LoopSettings) -> None:
         for number in range(1, settings.rounds + 1):
             if not Path(name := asked.prompts.replace(ROUND, str(number))).is_file():
                 raise ConfigError(f"generate.prompts: no file {name}; write one for each of {settings.rounds} rounds")
-    check_held_out(settings)
+    asking = settings.evaluate
+    for judge in (settings.judge, asking and asking.judge, asking and asking.compare and asking.compare.judge):
+        if judge:
+            spec_of(judge)
+    check_held_out(settings, runs_dir)
 
 
 # --- one round ---
@@ -139,6 +144,8 @@ def _round(
             done = run(step, inputs, lock)
             _check_ended(step, done, settings.max_failed)
             settle(step, done)
+        if step.name == "generate":
+            _check_generated(settings, place, number, last)
         made.append(StepReport(step.name, step.command, done.seconds, _said(step, new, last)))
         yield Ended(step, made[-1], before)
     return _judged(settings, place, number, first, last, new or _new(settings, place, number, last), made)
@@ -153,6 +160,20 @@ def _check_ended(step: Step, done: Done, max_failed: float) -> None:
         if content.get("status") == "done" and (lost := failures(content)) and lost[0] <= max_failed * lost[1]:
             return
     raise failure(step, done)
+
+
+def _check_generated(settings: LoopSettings, place: Place, number: int, last: Model) -> None:
+    """Raises RlaifError where a step of the round would find nothing to train on, before those ahead of it train."""
+    run = place.run(number)
+    dataset = place.runs_dir / run / "dataset"
+    for step in settings.train:
+        names = datasets_of(step.method, soft=step.trl()[1])
+        if not any((dataset / name).is_dir() for name in names):
+            raise RlaifError(
+                f"round {number}: nothing for {step.method} came of generate: {dataset} has no {' or '.join(names)}; "
+                f"{last.model} stays. Make more of the same answers, as with `rlaif export {run} --set "
+                "export.min_p=0.5`, and run this again; or begin a loop of its own from that model with more prompts"
+            )
 
 
 def _new(settings: LoopSettings, place: Place, number: int, last: Model) -> Model:
@@ -236,7 +257,7 @@ def _said(step: Step, new: Model | None, last: Model) -> str:
         if getattr(after, name) is not None
     ]
     if (rate := found.win_rate(new.identity, last.identity)) is not None:
-        parts.append(f"wins {percent(rate)} against the last model")
+        parts.append(f"wins {percent(rate) or 'unknown'} against the last model")
     scores = found.scores(new.identity)
     parts += [f"{task} {score:.1%}" for task, score in scores.items()]
     return ", ".join(parts)

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlaif.backends import ModelSpec
 from rlaif.config import Settings, assigned, differences, load_settings, stages_of
@@ -20,7 +20,9 @@ from rlaif.errors import ConfigError
 from rlaif.loop.gates import Gates
 from rlaif.resources import Kind, find
 from rlaif.stages import Stage
+from rlaif.train.data import parsed
 from rlaif.train.methods import SAMPLING, checked
+from rlaif.train.options import Options as TrlOptions
 from rlaif.train.options import options_of
 from rlaif.train.settings import Method
 
@@ -28,8 +30,19 @@ Engine = Literal["transformers", "vllm"]
 Text = Annotated[str, Field(min_length=1)]
 # Any: checked by the command that takes them.
 Assignments = dict[str, Any]
-Options = dict[str, Any]
 ROUND = "{round}"
+
+
+def _not_ours(options: dict[str, Any]) -> dict[str, Any]:
+    if taken := sorted(options.keys() & _OURS):
+        raise ValueError(f"'{taken[0]}' is the loop's own to say, not one of `options`")
+    return options
+
+
+# Where things lie, who is asked, and by what: what the loop counts on, or has a field for.
+_OURS = {"run", "runs-dir", "out", "model", "method", "policy", "seed", "prompts", "unsafe", "safe", "tasks"}
+_OURS |= {"dry-run", "json"}
+Options = Annotated[dict[str, Any], AfterValidator(_not_ours)]
 
 
 class Generate(BaseModel):
@@ -74,12 +87,19 @@ class TrainStep(BaseModel):
 
     def writes_adapter(self) -> bool:
         """Unless it is told to merge it. Raises ConfigError for a recipe or an option that cannot be used."""
-        texts = [text for text in arguments(self.set, {}) if text != "--set"]
-        options = options_of(self.method, self.recipe_file(), texts)
-        checked(self.method, options.trl, soft=options.soft or bool(self.options.get("soft")))
+        options, soft = self.trl()
+        checked(self.method, options.trl, soft=soft)
         if self.options.get("full"):
             return False
         return bool(self.options.get("lora")) or options.lora is not False
+
+    def trl(self) -> tuple[TrlOptions, bool]:
+        """What recipe and `set` come to, and whether labels are soft. Raises ConfigError."""
+        texts = [text for text in arguments(self.set, {}) if text != "--set"]
+        file = self.recipe_file()
+        options = options_of(self.method, file, texts)
+        named = file is not None and file.stem == f"{self.method}-soft"  # which is what makes it so for the command
+        return options, options.soft or bool(self.options.get("soft")) or named
 
     def recipe_file(self) -> Path | None:
         if self.recipe is None or Path(self.recipe).is_file():
@@ -149,7 +169,7 @@ class LoopSettings(BaseModel):
     seed: int = 0
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05
     generate: Generate = Generate()
-    train: Annotated[tuple[TrainStep, ...], Field(min_length=1)]
+    train: tuple[TrainStep, ...]
     replay: Annotated[float, Field(ge=0, le=1)] = 0.0
     replay_rows: Annotated[int, Field(ge=1)] | None = None
     evaluate: Evaluate | None = Evaluate()
@@ -158,12 +178,14 @@ class LoopSettings(BaseModel):
     @field_validator("train", mode="before")
     @classmethod
     def _method_alone(cls, value: object) -> object:
-        steps = value if isinstance(value, (list, tuple)) else [value]
+        steps = value if isinstance(value, (list, tuple)) else [value] if value else []
         return [{"method": one} if isinstance(one, str) else one for one in steps]
 
     @field_validator("train")
     @classmethod
     def _ends_with_a_policy(cls, steps: tuple[TrainStep, ...]) -> tuple[TrainStep, ...]:
+        if not steps:
+            raise ValueError("name at least one step, like [sft, dpo]")
         if steps[-1].method == "reward":
             raise ValueError("a reward model is nothing to go on with: add a step after it, like `grpo`")
         rewarded = False
@@ -182,6 +204,12 @@ class LoopSettings(BaseModel):
             raise ValueError("evaluate: `hold_out` makes the unsafe prompts; leave out `unsafe`, or `hold_out`")
         if self.generate.prompts is None or ROUND in self.generate.prompts:
             raise ValueError("evaluate.hold_out: name the set that is split in generate.prompts, one for all rounds")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_by_someone(self) -> LoopSettings:
+        if self.evaluate and self.evaluate.compare and not (self.evaluate.compare.judge or self.judge):
+            raise ValueError("evaluate.compare: nobody compares; add `judge: PROVIDER/MODEL`, to it or to the loop")
         return self
 
     @model_validator(mode="after")
@@ -271,6 +299,9 @@ def _files(settings: LoopSettings) -> Iterator[tuple[str, Kind, str]]:
     for step in settings.train:
         if step.recipe is not None:
             yield f"train.{step.method}.recipe", "pipelines", str(step.recipe_file())
+        for file in (parsed(one).source.partition("#")[0] for one in step.data):
+            if Path(file).is_file():
+                yield f"train.{step.method}.data {file}", "data", file
     sets: list[tuple[str, str | None]] = [("generate.prompts", settings.generate.prompts)]
     if settings.evaluate is not None:
         sets += [("evaluate.unsafe", settings.evaluate.unsafe), ("evaluate.safe", settings.evaluate.safe)]

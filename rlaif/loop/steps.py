@@ -92,11 +92,12 @@ def run(step: Step, inputs: str, lock: Lock) -> Done:
 
     Ctrl-C and SIGTERM are handed to the command, which keeps what it has, and waited for; then KeyboardInterrupt.
     """
-    step.folder.mkdir(parents=True, exist_ok=True)
+    with writing(step.log):
+        step.folder.mkdir(parents=True, exist_ok=True)
+        with step.log.open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} $ {step.command}\n")
     begun = time.monotonic()
     with step.log.open("ab") as log, interrupting():
-        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} $ {step.command}\n".encode())
-        log.flush()
         child = subprocess.Popen(
             [sys.executable, "-m", "rlaif", *step.arguments],
             stdin=subprocess.DEVNULL,
@@ -121,8 +122,9 @@ def failure(step: Step, done: Done) -> StepFailed:
     """What to say of a command that ended with an error: its last word, and where the others are."""
     word = last_line(step.log)
     said = f": {word.removeprefix('rlaif: ')}" if word else ""
+    how = f"ended with exit code {done.exit}" if done.exit >= 0 else f"was ended by {signal.Signals(-done.exit).name}"
     return StepFailed(
-        f"round {step.round}: {step.name} ended with exit code {done.exit}{said}\n  its log: {step.log}\n  "
+        f"round {step.round}: {step.name} {how}{said}\n  its log: {step.log}\n  "
         f"its command: {step.command}\nmend it and run the same command again: what is done is not done again"
     )
 
@@ -151,6 +153,15 @@ def _end_of(child: subprocess.Popen[bytes], say: Callable[[], None]) -> int:
     if interrupted or code == _INTERRUPTED:  # or somebody interrupted the command itself
         raise KeyboardInterrupt
     return code
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises StoreError where there is no place, or no right to write."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -190,34 +201,34 @@ class Lock:
         Raises StoreError where another loop is at work in the folder.
         """
         while (owner := self._owner()) is not None:
-            name, step = owner.get("loop"), f"{owner.get('step')} (process {owner.get('process')})"
+            name = owner.get("loop")
             if _lives(name):
-                raise StoreError(f"{self._path.parent} is being written by process {name}; wait for it, or end it")
-            yield step
+                who = "another process" if name is None else f"process {name}"
+                raise StoreError(f"{self._path.parent} is being written by {who}; wait for it, or end it")
+            yield f"{owner.get('step')} (process {owner.get('process')})"
             time.sleep(_POLL_S)
         self.say()
 
     def say(self, step: str | None = None, process: int | None = None) -> None:
-        """Who holds it."""
-        assert self._file is not None
-        self._file.truncate(0)
-        json.dump({"loop": os.getpid(), "step": step, "process": process}, self._file)
-        self._file.flush()
+        """Who holds it, for others to read; a step that is at work is not left alone for want of place."""
+        said = json.dumps({"loop": os.getpid(), "step": step, "process": process}).encode()
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.fileno, 0)
+            os.write(self.fileno, said)
 
     def _owner(self) -> dict[str, object] | None:
         """None: we are it."""
-        try:
-            if self._file is None:
+        if self._file is None:
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("a+")
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            assert self._file is not None
             self._file.seek(0)
-            with contextlib.suppress(ValueError):  # just being written
+            with contextlib.suppress(ValueError):  # just being written, or the disk is full
                 return dict(json.load(self._file))
             return {}
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror or error}") from error
         return None
 
     def __enter__(self) -> Lock:

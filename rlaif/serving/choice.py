@@ -71,7 +71,9 @@ def choice(
         name = find_weights(model).stem if model else "local"
     elif path.is_dir():
         name = path.resolve().name
-        if not (path / "config.json").is_file() and (path / "adapter_config.json").is_file():
+        if not (path / "config.json").is_file():
+            if not (path / "adapter_config.json").is_file():
+                raise ConfigError(f"{path} holds no model: neither config.json nor adapter_config.json is in it")
             model, lora = base_of(path), str(path)
     elif re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         name = model.rpartition("/")[2]

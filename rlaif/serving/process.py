@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -49,10 +50,10 @@ class Server(NamedTuple):
     log: Path
 
     def options(self, api_key_env: str | None = None) -> str:
-        """What `rlaif generate` is told. With the identity, as another model may have this address tomorrow."""
+        """What `rlaif generate` is told, for a shell. With the identity: tomorrow another model may be there."""
         settings = {"base_url": self.url, "identity": self.choice.identity, "api_key_env": api_key_env}
-        told = [f"--set models.policy.{field}={value}" for field, value in settings.items() if value]
-        return " ".join([f"--policy openai/{self.choice.name}", *told])
+        told = [f"--set models.policy.{field}={shlex.quote(value)}" for field, value in settings.items() if value]
+        return " ".join([f"--policy {shlex.quote(f'openai/{self.choice.name}')}", *told])
 
 
 class Started(msgspec.Struct, frozen=True):

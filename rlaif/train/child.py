@@ -7,9 +7,11 @@ import stat
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
-from rlaif.train.failures import INTERRUPTED, in_words, note
+from rlaif.train.failures import failure_of, note
+from rlaif.train.live import INTERRUPTED
 from rlaif.train.settings import read_training
 
 
@@ -27,9 +29,10 @@ def main() -> None:
             os._exit(INTERRUPTED)
     except BaseException as error:
         traceback.print_exc()
-        if not isinstance(error, SystemExit | KeyboardInterrupt):
-            note(folder, in_words(error, options))
-        sys.stderr.flush()
+        with suppress(Exception):  # a full disk
+            if not isinstance(error, SystemExit | KeyboardInterrupt):
+                note(folder, failure_of(error, options))
+            sys.stderr.flush()
         os._exit(1)  # other threads and processes may never end
 
 

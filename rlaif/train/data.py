@@ -108,7 +108,7 @@ def _placed(data: Data, runs_dir: Path) -> Data:
         path = run / "dataset"
         if not path.is_dir():
             raise ConfigError(f"the run {name} has no dataset; write it with `rlaif export {run.name}`")
-    elif not path.exists():
+    elif not name or not path.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith(("./", "../")):
             raise ConfigError(f"no run '{name}' in {runs_dir}, and no file or folder of that name; see `rlaif list`")
         return data  # of the hub

@@ -9,8 +9,6 @@ import os
 import platform
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -20,11 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-from typing import Any, NamedTuple  # torch, transformers and TRL ship no types that mypy may see here
+from typing import Any, NamedTuple, get_args, get_type_hints  # torch and others ship no types that mypy may see here
 
 import datasets
 import torch
 import trl
+from pydantic import TypeAdapter, ValidationError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from rlaif.backends import ModelSpec
@@ -32,7 +31,7 @@ from rlaif.backends.weights import identity, model_folder
 from rlaif.errors import ConfigError
 from rlaif.store import write_whole
 from rlaif.train.methods import METHODS, SAMPLING, checked, defaults
-from rlaif.train.settings import CHECKPOINTS, DATA, METRICS, Training, plain, spec_of, write_training
+from rlaif.train.settings import CHECKPOINTS, DATA, METRICS, STOP, Training, plain, spec_of, write_training
 from rlaif.train.watch import HealthWatch
 from rlaif.version import __version__
 
@@ -42,21 +41,25 @@ _PACKAGES = ("accelerate", "peft", "torch", "transformers", "trl")
 def fit(training: Training, folder: Path) -> bool:
     """Leaves the model, metrics.jsonl and a training.json that is done in `folder`. Raises ConfigError and others.
 
-    False: SIGINT came, and what was reached is in a checkpoint.
+    False: it was told to stop, and what was reached is in a checkpoint.
     """
     datasets.disable_progress_bars()
     begun = perf_counter()
     rows = _rows(folder)
     plan = _plan(training, folder, tests="test" in rows)
     base = model_folder(spec_of(training.base.model), folder / CHECKPOINTS)
-    watch, stop = HealthWatch(folder, training.method, training.watch), _StopOnSignal()
+    watch, stop = HealthWatch(folder, training.method, training.watch), _StopWhenTold(folder)
     with _rewards(training, plan, folder) as rewards:
-        trainer = _trainer(training, plan, base, rows, [_NotANumber(), watch, stop], rewards)
+        try:
+            trainer = _trainer(training, plan, base, rows, [_NotANumber(), watch, stop], rewards)
+        except Exception as error:
+            error.add_note(f"the model is {training.base.model}")  # what is wrong with its files names none
+            raise
         watch.trainer = trainer
         warnings = _lengths(trainer, plan, {name: len(part) for name, part in rows.items()})
         before = _seconds(folder)
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
-        if stop.asked:
+        if stop.told:
             return False
         _save(trainer, folder / "adapter" if training.merge and training.lora else folder)
         warnings += [f"{reward.name}: {n:,} {why}" for reward in rewards for why, n in reward.failures.items()]
@@ -107,10 +110,18 @@ def _plan(training: Training, folder: Path, *, tests: bool) -> _Plan:
     for name in training.options:
         if name not in known | of_model:
             raise ConfigError(_unknown(name, sorted(known | of_model), config.__name__))
+    hints = get_type_hints(trl.ModelConfig) | get_type_hints(config)
+    for name, value in training.options.items():
+        _check_number(name, value, hints[name])
     for_args = {name: value for name, value in options.items() if name in known}
     for_model = {name: value for name, value in options.items() if name in of_model}
-    model = trl.ModelConfig(**for_model, use_peft=training.lora)
-    args = config(**for_args, output_dir=str(folder / CHECKPOINTS))
+    try:
+        model = trl.ModelConfig(**for_model, use_peft=training.lora)
+        args = config(**for_args, output_dir=str(folder / CHECKPOINTS))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"TRL refuses these options: {' '.join(str(error).split())}") from error
+    if args.eval_strategy != "no" and not tests:
+        raise ConfigError(f"eval_strategy={args.eval_strategy.value}: no row of DATA is in a test split; leave it out")
     if training.method != "orpo" or args.model_init_kwargs is None:
         given = args.model_init_kwargs
         given = json.loads(given) if isinstance(given, str) else given or {}
@@ -123,6 +134,18 @@ def _unknown(name: str, known: Sequence[str], config: str) -> str:
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"see TRL's {config}"
     return f"unknown option '{name}'; {hint}"
+
+
+def _check_number(name: str, value: object, hint: Any) -> None:
+    """TRL's classes look at no types; what is no number ends somewhere deep, or trains something else."""
+    kinds = set(get_args(hint) or (hint,))
+    if not kinds <= {int, float, bool, type(None)}:
+        return
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = " or ".join(dict.fromkeys(one["msg"].removeprefix("Input should be ") for one in error.errors()))
+        raise ConfigError(f"--set {name}={value}: it should be {said}") from None
 
 
 # --- the trainer ---
@@ -194,25 +217,21 @@ class _NotANumber(TrainerCallback):  # type: ignore[misc]  # Any, as transformer
             )
 
 
-class _StopOnSignal(TrainerCallback):  # type: ignore[misc]  # Any, as above
+class _StopWhenTold(TrainerCallback):  # type: ignore[misc]  # Any, as above
     """The step under way is finished and saved."""
 
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._ask)
+    def __init__(self, folder: Path) -> None:
+        self.told = False
+        self._sign = folder / STOP
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_save |= self.asked
-        control.should_training_stop |= self.asked
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # saving is soon done
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+        self.told = self._sign.exists()
+        if args.world_size > 1:  # all stop at the same step, or some wait for the others for ever
+            told = torch.tensor(int(self.told), device=args.device)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+            self.told = bool(told)
+        control.should_save |= self.told
+        control.should_training_stop |= self.told
 
 
 def _lengths(trainer: Any, plan: _Plan, given: Mapping[str, int]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.train.health import figure
 from rlaif.train.lines import Line, Tail
+from rlaif.train.settings import STOP
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,14 +23,16 @@ POLL_S = 0.25
 PLAIN_EVERY_S = 15.0
 ROWS = 8  # of the table; half a screen
 LAST_WORDS_S = 20.0  # that a training has when it is told to end for the second time
+INTERRUPTED = 128 + signal.SIGINT  # the exit code of a training that was told to stop
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def follow(folder: Path, child: subprocess.Popen[bytes], console: Console) -> int:
     """Shows the training in `folder` until the child ends; its exit code, 128 + n if a signal ended it.
 
-    Ctrl-C and SIGTERM are handed on once, so that the child can save; the second one ends it. The child needs a process
-    group of its own: else the terminal sends it the signal too, in the middle of saving.
+    After Ctrl-C or SIGTERM it may finish a step and save; the second one ends it, and what it then ends with is
+    INTERRUPTED, unless it was done. The child needs a process group of its own: else the terminal sends it the signal
+    too, in the middle of saving.
     """
     view = View()
     show = _live if console.is_terminal else _plain
@@ -40,16 +43,17 @@ def follow(folder: Path, child: subprocess.Popen[bytes], console: Console) -> in
                 code = child.poll()  # before reading: what was written until it ended is read
                 view.take(tail.new(), anew=tail.anew)
                 if code is not None:
-                    return code if code >= 0 else 128 - code
+                    return INTERRUPTED if code and told else code if code >= 0 else 128 - code
                 time.sleep(POLL_S)
             except KeyboardInterrupt:
                 told += 1
-                view.note = _tell(child, told)
+                view.note = _tell(child, folder, at_once=told > 1 or not view.logged)
 
 
-def _tell(child: subprocess.Popen[bytes], times: int) -> str:
-    if times == 1:
-        child.send_signal(signal.SIGINT)
+def _tell(child: subprocess.Popen[bytes], folder: Path, *, at_once: bool) -> str:
+    """By a file, as the child may be a launcher, which hands on no signal without killing soon after."""
+    if not at_once:
+        (folder / STOP).touch()
         return "stopping: the step under way is finished and saved; Ctrl-C again stops without"
     child.terminate()
     try:
@@ -219,7 +223,7 @@ def _cells(view: View, at: int) -> dict[str, str]:
     at %= len(view.logged)
     logged = view.logged[at]
     found = {head: figure(logged, name) for head, name in _COLUMNS.items()}
-    cells = {head: f"{value:.4g}" for head, value in found.items() if value is not None}
+    cells = {head: f"{value:#.4g}".rstrip(".") for head, value in found.items() if value is not None}
     if (rate := figure(logged, "learning_rate")) is not None:
         cells["lr"] = f"{rate:.1e}"
     if (pace := tokens_per_s(view.logged, at)) is not None:

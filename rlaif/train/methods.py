@@ -108,6 +108,12 @@ def checked(method: Method, options: Mapping[str, Any], *, soft: bool = False) -
                 f"label_smoothing={smoothing} does nothing with the loss {', '.join(losses) or 'sigmoid'}; "
                 "add --set dpo.loss_type=robust"
             )
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"):
+        if isinstance(value := options.get(name), (int, float)) and value <= 0:
+            raise ConfigError(f"{name}={value}: it must be over 0")
+    beta = options.get("beta")
+    if method in ("dpo", "kto", "orpo") and isinstance(beta, (int, float)) and not beta > 0:
+        raise ConfigError(f"beta={beta}: it must be over 0; at 0 nothing is learned, and below it the opposite")
     if method == "kto" and options.get("per_device_train_batch_size") == 1:
         raise ConfigError("KTO compares rows of a batch: per_device_train_batch_size must be 2 or more")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaif.backends import ModelSpec, identity_of
-from rlaif.constitution import load_constitution
+from rlaif.constitution import Constitution, load_constitution
 from rlaif.errors import ConfigError
 from rlaif.judges.aspects import load_aspects
 from rlaif.judges.ensemble import Combine
@@ -62,17 +63,17 @@ def sources(settings: OnlineSettings) -> list[Source]:
     return found
 
 
-def check_online(settings: OnlineSettings) -> None:
-    """All that can be known before anything is loaded or asked. Raises ConfigError."""
+def check_online(settings: OnlineSettings) -> tuple[str, ...]:
+    """The identity of each reward, after all checks that need nothing loaded or asked. Raises ConfigError."""
     there = sources(settings)
-    for source in there:
-        for spec in source.specs:
-            identity_of(spec)
+    named = [",".join(map(identity_of, source.specs)) for source in there]
     if any(source.judge for source in there):
-        if settings.rubric is None:
-            load_constitution(settings.constitution).draw("", "judge")
-        else:
-            load_aspects(settings.rubric)
+        measure = load_aspects(settings.rubric) if settings.rubric else load_constitution(settings.constitution)
+        if isinstance(measure, Constitution):
+            measure.draw("", "judge")
+        digest = blake2b(measure.model_dump_json().encode(), digest_size=6).hexdigest()
+        named = [f"{name} by {digest}" if one.judge else name for name, one in zip(named, there, strict=True)]
+    return tuple(named)
 
 
 def _judge(text: str, settings: OnlineSettings) -> ModelSpec:

@@ -93,6 +93,8 @@ def _warned(lines: Iterable[Line], family: Family) -> list[int]:
 
 def picture(family: Family, curves: dict[str, _Points], warned: Sequence[int]) -> bytes:
     """A PNG."""
+    from matplotlib.ticker import MaxNLocator
+
     from rlaif.plotting import COLOURS, GREY, LIGHT, as_png, new_drawing  # half a second
 
     drawing = new_drawing(5.6, 2.5, left=0.65, bottom=0.5, top=0.5)
@@ -106,6 +108,7 @@ def picture(family: Family, curves: dict[str, _Points], warned: Sequence[int]) -
     if family.log and all(value > 0 for points in curves.values() for _, value in points):
         axes.set_yscale("log")
     axes.set_xlabel("step", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     several = len(axes.get_legend_handles_labels()[0]) > 1
     axes.set_title(family.title, fontsize=10, loc="left", pad=18 if several else 6)
     axes.grid(color=LIGHT)

@@ -26,14 +26,16 @@ Row = dict[str, Any]  # Any: text or messages, numbers; of prompts whatever else
 
 def trl_row(values: Mapping[str, Any], method: Method, where: str, *, soft: bool = False, margins: bool = True) -> Row:
     """Raises ConfigError for columns that are missing or of the wrong kind."""
-    known = [name for name in _ALL_TEXTS if values.get(name) is not None]
-    texts = next((names for names in _TEXTS[method] if all(name in known for name in names)), None)
+    forms = [names for names in _TEXTS[method] if all(name in values for name in names)]
+    # A column that another form fills is null in this row; where none is filled, null is an empty text.
+    filled = (names for names in forms if all(values[name] is not None for name in names))
+    texts = next(filled, forms[0] if forms else None)
     if texts is None:
         wanted = " or ".join(", ".join(names) for names in _TEXTS[method])
         there = ", ".join(values) or "none"
         raise ConfigError(f"{where}: {method} reads the columns {wanted}; there are: {there}; see `rlaif import`")
     row: Row = {name: _text(values[name], f"{where}: {name}") for name in texts}
-    if len({isinstance(text, str) for text in row.values()}) > 1:
+    if len({isinstance(text, str) for text in row.values() if text}) > 1:
         raise ConfigError(f"{where}: {' and '.join(texts)} must all be text or all lists of messages")
     if method == "kto":
         if not isinstance(values.get("label"), bool):
@@ -78,8 +80,8 @@ def form_of(row: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any, where: str) -> str | list[dict[str, str]]:
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     if not isinstance(value, list):
         raise ConfigError(f"{where} is a {type(value).__name__}; it must be text or a list of messages")
     turns = []

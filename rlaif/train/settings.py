@@ -20,7 +20,8 @@ METRICS = "metrics.jsonl"
 LOG = "train.log"
 CHECKPOINTS = "checkpoints"  # TRL's own folder, while training lasts
 DATA = "data"  # train.parquet and test.parquet, while training lasts
-FAILURE = "checkpoints/failure.json"  # {"error": one line}, from a child that could not go on
+STOP = "checkpoints/stop"  # there: the step under way is finished and saved, and the training ends
+FAILURE = "checkpoints/failure.json"  # rlaif.train.failures.Failure, from a child that could not go on
 
 
 class _Settings(BaseModel):
@@ -34,7 +35,7 @@ class WatchSettings(_Settings):
     must be past one `patience` times in a row.
 
     `margin_floor`, `accuracy_floor`: mean rewards/margins and rewards/accuracies that a preference training should
-    leave behind. `kl_ceiling`: nats a sequence from the reference. `adaptive_beta`: DPO's beta follows the margins.
+    leave behind. `kl_ceiling`: nats a response from the reference; `adaptive_beta` steers to half of it.
     """
 
     margin_floor: float = 0.01
@@ -43,7 +44,7 @@ class WatchSettings(_Settings):
     stop: bool = False
     adaptive_beta: bool = False
     start: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    window: Annotated[int, Field(ge=1)] = 10
+    window: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     patience: Annotated[int, Field(ge=1)] = 3
 
 
@@ -72,7 +73,7 @@ class TrainSettings(_Settings):
     """All that the model depends on; a training that was begun goes on only with equal ones.
 
     `options`: for TRL's config and its ModelConfig, as the recipe and --set gave them. `online`: those of
-    rlaif.train.online.
+    rlaif.train.online, and `rewarded_by` the identity of each reward.
     """
 
     method: Method
@@ -84,6 +85,7 @@ class TrainSettings(_Settings):
     merge: bool = False  # write full weights, not the adapter
     watch: WatchSettings = WatchSettings()
     online: dict[str, Any] = Field(default_factory=dict)  # Any: checked in rlaif.train.online
+    rewarded_by: tuple[str, ...] = ()
 
 
 class Training(TrainSettings):

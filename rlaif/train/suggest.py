@@ -20,9 +20,10 @@ from rlaif.train.settings import Data, Method
 FEW, MANY = 50, 20_000  # rows: below, nothing moves but noise; from here on full training can beat LoRA
 NOISY = 0.1  # share of labels that are expected to be wrong
 LONGER = 1.3  # chosen over rejected; in people's labels 1.1 to 1.2 is usual
-# One row of SmolLM2-135M with LoRA, 2 cores: a DPO step of 4 pairs took 20 to 45 s; the others in proportion.
+# Measured: DPO steps of 4 pairs, SmolLM2-135M with LoRA on 2 cores, took 20 to 45 s; a pair had some 200 tokens.
 _PAIR_S, _PARAMETERS, _CORES = 8.0, 135e6, 2
-_EFFORT: Mapping[Method, float] = {"sft": 0.4, "dpo": 1.0, "kto": 0.7, "reward": 0.9}
+# Counted: passes of a response through the model, backward ones twice; DPO has 8, 2 of them its reference's.
+_EFFORT: Mapping[Method, float] = {"sft": 3 / 8, "dpo": 1.0, "kto": 6 / 8, "reward": 6 / 8}
 _FULL_BYTES = 20  # a parameter: weights, gradient, Adam's two moments and DPO's reference, float32 each
 _GIB = 1 << 30
 

@@ -18,9 +18,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from rlaif.backends.weights import identity, model_folder
 from rlaif.config import differences
+from rlaif.documents import load
 from rlaif.errors import ConfigError, RlaifError, StoreError
 from rlaif.train.data import Gathered, Row, write
-from rlaif.train.failures import INTERRUPTED, NO_TEMPLATE, noted
+from rlaif.train.failures import NO_TEMPLATE, noted
 from rlaif.train.rows import form_of
 from rlaif.train.settings import (
     CHECKPOINTS,
@@ -29,6 +30,7 @@ from rlaif.train.settings import (
     FILE,
     LOG,
     METRICS,
+    STOP,
     Base,
     Training,
     TrainSettings,
@@ -85,13 +87,32 @@ def trained(
 ) -> Trained:
     """The model at `out`: made, gone on with, or there already. Raises ConfigError, StoreError and TrainingFailed."""
     out = out.expanduser().absolute()
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        _same(read_training(out), settings, out)
-        return Trained(out, read_training(out), anew=False)
-    _check_installed(settings)
-    command = _command(accelerate)
-    if accelerate == "zero3" and any(not name.startswith("judge:") for name in settings.online.get("reward", ())):
-        raise ConfigError("ZeRO-3 would cut up the reward model too; choose --accelerate zero2 or fsdp2, or a judge")
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            done = read_training(out)
+            _same(done, settings, out)
+            return Trained(out, done, anew=False)
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} is a file; name a folder that is to be made: --out")
+        _check_installed(settings)
+        command = _command(accelerate)
+        if accelerate == "zero3" and any(not name.startswith("judge:") for name in settings.online.get("reward", ())):
+            raise ConfigError(
+                "ZeRO-3 would cut up the reward model too; choose --accelerate zero2 or fsdp2, or a judge"
+            )
+        return Trained(out, _made(settings, rows, out, console, command, notices), anew=True)
+    except BrokenPipeError:  # of the terminal's reader
+        raise
+    except OSError as error:
+        where = error.filename or out.with_name(f"{out.name}.partial")
+        raise StoreError(
+            f"{where}: {error.strerror or error}; make room or name another --out, and run the same command again"
+        ) from error
+
+
+def _made(
+    settings: TrainSettings, rows: Gathered, out: Path, console: Console, command: list[str], notices: Sequence[str]
+) -> Training:
     partial = out.with_name(f"{out.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     with _locked(partial) as lock:
@@ -100,7 +121,7 @@ def trained(
             _run([*command, str(partial / FILE)], partial, lock, console)
             training = read_training(partial)
         _finish(partial, out)
-    return Trained(out, training, anew=True)
+    return training
 
 
 # --- the folder ---
@@ -112,7 +133,11 @@ def begin(partial: Path, settings: TrainSettings, rows: Gathered, notices: Seque
         begun = read_training(partial)
         if begun.done or any((partial / CHECKPOINTS).glob("checkpoint-*")):
             _same(begun, settings, partial)
-            return begun
+            again = begun.model_copy(update=dict(settings))  # a limit may have grown, a folder moved
+            write_training(partial, again)
+            return again
+    elif strange := {path.name for path in partial.iterdir()} - _FIRST:
+        raise ConfigError(f"{partial} is in the way, with {min(strange)} in it; move it, or name another --out")
     for path in partial.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -128,6 +153,10 @@ def begin(partial: Path, settings: TrainSettings, rows: Gathered, notices: Seque
     return training
 
 
+_LOCK = ".lock"
+_FIRST = {_LOCK, DATA, CHECKPOINTS, f"{FILE}.partial"}  # what a killed command may leave without a training.json
+
+
 def _same(begun: Training, settings: TrainSettings, folder: Path) -> None:
     lines = differences(_plain(begun.settings), _plain(settings))
     if lines:
@@ -138,9 +167,10 @@ def _same(begun: Training, settings: TrainSettings, folder: Path) -> None:
 
 
 def _plain(settings: TrainSettings) -> Any:  # Any: JSON
-    """Without what changes no figure: a limit that was used up may grow, and a journal move."""
+    """Without what changes no figure: models count by what they are, a limit may grow, and a journal move."""
     plain = json.loads(settings.model_dump_json())
-    for name in ("max_cost_usd", "runs_dir"):
+    del plain["base"]["model"]
+    for name in ("max_cost_usd", "reward", "runs_dir"):
         plain["online"].pop(name, None)
     return plain
 
@@ -162,9 +192,6 @@ def _finish(partial: Path, out: Path) -> None:
         out.rmdir()  # empty, as was checked
     (partial / _LOCK).unlink(missing_ok=True)
     partial.rename(out)
-
-
-_LOCK = ".lock"
 
 
 @contextmanager
@@ -199,15 +226,36 @@ def _command(accelerate: str | None) -> list[str]:
     # -P and our own path: it imports what we import, whatever lies in the current folder.
     if accelerate is None:
         return [sys.executable, "-P", *child]
-    launch = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", str(_layout(accelerate))]
-    devices = _devices() if not Path(accelerate).is_file() else None
-    return [*launch, *(["--num_processes", str(devices)] if devices else []), *child]
+    own = Path(accelerate).expanduser()
+    layout = own if own.is_file() else _of_trl(accelerate)
+    kind = _distribution(layout)
+    if kind == "DEEPSPEED" and not find_spec("deepspeed"):
+        raise ConfigError(f"--accelerate {accelerate} needs DeepSpeed; run: pip install deepspeed")
+    processes: list[str] = []
+    if layout != own:  # those of TRL are for eight
+        devices = 1 if kind == "NO" else _devices()
+        if not devices:
+            raise ConfigError(
+                f"--accelerate {accelerate} is for NVIDIA's GPUs, and none was found: say which in "
+                "CUDA_VISIBLE_DEVICES, or name a file of accelerate's (`accelerate config --config_file FILE`)"
+            )
+        processes = ["--num_processes", str(devices)]
+    launch = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", str(layout)]
+    return [*launch, *processes, *child]
 
 
-def _layout(accelerate: str) -> Path:
-    """A file of one's own, or one of those that come with TRL."""
-    if Path(accelerate).is_file():
-        return Path(accelerate)
+def _distribution(layout: Path) -> str:
+    """Accelerate's `distributed_type`. Raises ConfigError for a file that is none of its."""
+    data = load(layout).data
+    kind = data.get("distributed_type") if isinstance(data, dict) else None
+    if kind is False:  # what YAML makes of NO without quotes
+        return "NO"
+    if not isinstance(kind, str):
+        raise ConfigError(f"{layout} is no file of accelerate's: no distributed_type in it; see `accelerate config`")
+    return kind
+
+
+def _of_trl(accelerate: str) -> Path:
     package = find_spec("trl")
     folders = (package and package.submodule_search_locations) or ()
     known = {path.stem: path for folder in folders for path in sorted(Path(folder).glob("accelerate_configs/*.yaml"))}
@@ -220,15 +268,16 @@ def _devices() -> int:
     """NVIDIA's, without loading torch; 0 where that does not tell."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return len([one for one in chosen.split(",") if one.strip()])
+        return len([one for one in chosen.split(",") if one.strip() not in ("", "-1")])
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def _run(command: Sequence[str], partial: Path, lock: IO[str], console: Console) -> None:
     """Until the child ends. When this process does, however, the child's stdin closes, and it ends too."""
-    from rlaif.train.live import follow
+    from rlaif.train.live import INTERRUPTED, follow
 
-    (partial / FAILURE).unlink(missing_ok=True)
+    for told in (FAILURE, STOP):
+        (partial / told).unlink(missing_ok=True)
     (partial / METRICS).touch()
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with (partial / LOG).open("ab") as log:
@@ -249,7 +298,11 @@ def _run(command: Sequence[str], partial: Path, lock: IO[str], console: Console)
         raise KeyboardInterrupt
     if code or not read_training(partial).done:
         why = noted(partial, code)
-        raise TrainingFailed(f"{why}; the log: {partial / LOG}; the same command goes on from the last checkpoint")
+        if why.settings:
+            raise ConfigError(why.line)
+        saved = any((partial / CHECKPOINTS).glob("checkpoint-*"))
+        again = "; the same command goes on from the last checkpoint" if saved else ""
+        raise TrainingFailed(f"{why.line}; the log: {partial / LOG}{again}")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -217,9 +217,12 @@ def test_a_file_is_made_once_for_the_same_weights(
     copy.mkdir()
     for path in folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "training.json").write_text('{"seconds": 7}')
     assert converted(copy) == first
     assert first.stat().st_mtime_ns == made_at
     assert converted(folder, precision="Q8_0") != first
+    change(copy / "tokenizer_config.json", chat_template="{{ another }}")
+    assert converted(copy) != first
     assert converted(folder, adapter(tmp_path / "lora")[0]) != first
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,11 @@ import pytest
 from rlaif.errors import ConfigError, RlaifError
 from rlaif.evaluate import capability as capability_module
 from rlaif.evaluate.capability import ALL, as_json, as_markdown, capability, figures, write
-from rlaif.evaluate.capability_child import Scores, TaskScores, followed, scores_of
+from rlaif.evaluate.capability_child import Scores, TaskScores, Wanted, followed, scores_of
 from rlaif.evaluate.capability_tasks import TASKS, rows, satisfies
+from tests.llama import needs_model
 
+needs_harness = pytest.mark.skipif(not find_spec("lm_eval"), reason="needs lm_eval: rlaif-kit[capability]")
 VERSIONS = {"lm_eval": "0.4.13"}
 
 
@@ -86,9 +92,9 @@ def test_an_instruction_is_checked_by_its_words(answer: str, check: dict[str, An
     assert satisfies(answer, check) is right
 
 
-def test_no_instruction_is_satisfied_by_silence() -> None:
-    for row in rows("rlaif_instructions"):
-        assert not satisfies("", row["check"]), row
+@pytest.mark.parametrize("answer", ["", "dax wug blicket fep " * 15])
+def test_no_instruction_is_followed_by_silence_or_nonsense(answer: str) -> None:
+    assert not [row for row in rows("rlaif_instructions") if satisfies(answer, row["check"])]
 
 
 # --- what is kept of an item ---
@@ -106,6 +112,12 @@ def test_the_score_that_forgives_long_answers_is_kept() -> None:
 def test_else_the_first_number_read_in_the_first_way() -> None:
     found = scores_of([sample(0, "strict", pair=(1, 2), exact=True), sample(0, "flexible", pair=(1, 2), exact=False)])
     assert found == TaskScores("exact", {"0": 1.0})
+
+
+@pytest.mark.parametrize("value", [(1, 2), 17.5, float("nan")])
+def test_a_metric_that_is_no_share_of_an_item_is_not_taken(value: object) -> None:
+    with pytest.raises(ValueError, match=r"cannot be compared"):
+        scores_of([sample(0, bleu=0.5), sample(1, bleu=value)])
 
 
 def test_an_instruction_is_scored_by_its_check() -> None:
@@ -158,9 +170,15 @@ def test_another_evaluations_files_are_left_alone(tmp_path: Path) -> None:
     found = figures([("a", "x", scores(sums=[1, 0]))])
     assert [path.name for path in write(found, tmp_path)] == ["evaluation.json", "evaluation.md"]
     write(found, tmp_path)
+    (tmp_path / "mine.png").touch()
     (tmp_path / "evaluation.json").write_text('{"kind": "safety"}')
     with pytest.raises(ConfigError, match="is of another evaluation"):
         write(found, tmp_path)
+    with pytest.raises(ConfigError, match="is of another evaluation"):
+        capability(["nothing"], tmp_path)
+    (tmp_path / "evaluation.json").unlink()
+    write(found, tmp_path)
+    assert (tmp_path / "mine.png").is_file()
 
 
 # --- who computes ---
@@ -213,3 +231,32 @@ def test_a_child_that_fails_is_told_with_its_last_words_and_log(
     monkeypatch.setattr(capability_module, "find_spec", lambda _: True)
     with pytest.raises(RlaifError, match=r"the tasks failed: \w*Error: .*; its log: .*\.log"):
         capability([model], tmp_path / "out", limit=1)
+
+
+@needs_harness
+@needs_model
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_harness_asks_a_model_our_own_items_and_never_twice(tmp_path: Path) -> None:
+    asked: list[str] = []
+    first, again = (
+        capability(["local"], tmp_path, limit=2, starts=lambda name, log: asked.append(name)) for _ in range(2)
+    )
+    (model,) = first.models
+    found = {task: (one.metric, one.score.n) for task, one in model.tasks.items()}
+    assert found == dict(zip(TASKS, [("acc_norm", 2), ("acc_norm", 2), ("followed", 2)], strict=True))
+    assert (again, asked) == (first, ["SmolLM2-135M-Instruct"])
+
+
+@needs_harness
+@pytest.mark.slow
+def test_a_child_ends_with_its_parent(model: str, tmp_path: Path) -> None:
+    wanted = Wanted(model, None, TASKS, 1, 1, str(tmp_path / "scores.json"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "rlaif.evaluate.capability_child"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        _, said = child.communicate(msgspec.json.encode(wanted) + b"\n")
+    assert (child.returncode, said) == (1, b"")

@@ -107,6 +107,42 @@ def test_a_sheet_is_labelled_and_held_against_the_detector(command: Command) -> 
     assert "sheet.jsonl is there already" in again.err
 
 
+def test_a_sheet_is_written_though_some_prompts_failed(command: Command) -> None:
+    failing = ["--set", "models.m2.script={error_rate: 0.3}", "--set", "models.m2.attempts=1"]
+    done = command(*SAFETY, *failing, "--sheet", "sheet.jsonl")
+    assert done.code == 1
+    assert (command.folder / "sheet.jsonl").is_file()
+
+
+def test_prompts_that_could_not_be_read_are_mended_under_the_same_name(command: Command) -> None:
+    sets = ["--safe", command.write("safe.jsonl", '{"prompt": [{"role": "robot", "content": "Hi."}]}'), "--run", "mine"]
+    broken = command(*SAFETY, *sets)
+    assert broken.code == 2
+    assert "safe.jsonl:1: 'prompt': Invalid enum value 'robot'" in broken.err
+    command.write("safe.jsonl", '{"prompt": "Hi."}')
+    assert command(*SAFETY, *sets).code == 0
+
+
+def test_a_prompt_that_is_there_twice_is_counted_once_and_said(command: Command) -> None:
+    unsafe = command.write("unsafe.jsonl", '{"prompt": "Both?"}\n{"prompt": "Twice?"}\n{"prompt": "Twice?"}\n')
+    safe = command.write("safe.jsonl", '{"prompt": "Both?"}\n{"prompt": "Once?"}\n')
+    arguments = ["eval", "safety", "scripted", "--unsafe", unsafe, "--safe", safe, "--no-plots", "--json"]
+    found = command(*arguments).json
+    assert (
+        "2 rows repeat prompts, of the same set or of another: each prompt is asked and counted once." in found["notes"]
+    )
+    assert (found["models"][0]["unsafe"]["n"], found["models"][0]["safe"]["n"]) == (2, 1)
+
+
+def test_an_evaluation_of_another_kind_is_left_alone(command: Command) -> None:
+    folder = command.folder / "runs" / "mine" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text('{"kind": "reward"}')
+    done = command(*SAFETY, "--run", "mine")
+    assert done.code == 2
+    assert "evaluation.json is of another evaluation; choose another --run name" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -117,6 +153,7 @@ def test_a_sheet_is_labelled_and_held_against_the_detector(command: Command) -> 
         (["safety", "scripted", "--constitution", "safety"], "give --judge MODEL, too"),
         (["safety", "scripted", "--sheet", "none/sheet.jsonl"], "none is no folder; make it first"),
         (["safety", "scripted", "--classifier", "rlaif.nothing:It"], "--classifier rlaif.nothing:It: cannot be made"),
+        (["safety", "scripted", "--classifier", f"{__name__}:Broken"], "cannot be made: RuntimeError: no weights"),
         (["safety", "scripted", "--set", "smaple.n=1"], "no stage or field 'smaple'; did you mean 'sample'?"),
         (["safety", "scripted", "--set", "sample.temperatures=[0, 1]"], "an evaluation has one answer of each model"),
         (["compare", "scripted", "--judge", "scripted/j"], "give two models or more to compare"),
@@ -151,6 +188,13 @@ def test_columns_of_published_sets_are_found_and_rows_chosen(tmp_path: Path) -> 
     assert lines(sst, columns={"prompt": "harm_area", "category": "id"}) == [{"prompt": "Fraud", "category": "1"}]
     typed = write(tmp_path / "t.jsonl", '{"prompt": "A?", "n": 3}\n{"prompt": "B?", "n": 4}\n')
     assert lines(typed, where={"n": "3"}) == [{"prompt": "A?", "category": None}]
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", 3, []])
+def test_a_row_without_a_prompt_is_named_by_its_own_file_and_line(tmp_path: Path, value: object) -> None:
+    path = write(tmp_path / "x.jsonl", '{"prompt": "A?"}\n' + json.dumps({"prompt": value}))
+    with pytest.raises(ConfigError, match=r"x.jsonl:2: 'prompt' is no text; fill it in, remove the row"):
+        lines(path)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +249,11 @@ def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, monk
     first, second, third = models_of(["one/final", "two/final", "scripted"])
     assert [model.name for model in (first, second, third)] == ["one/final", "two/final", "scripted"]
     assert first.identity != second.identity
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise RuntimeError("no weights")
 
 
 class Harm:

@@ -62,6 +62,7 @@ def test_a_prompt_with_many_pairs_counts_as_much_as_one_with_one() -> None:
     found = reward_figures("m", [many, group("good", "bad")], [(1.0, 2.0, 3.0, 4.0, 5.0), (1.0, 0.0)])
     assert (found.pairs, found.accuracy.n, found.accuracy.value) == (11, 2, 0.5)
     assert (found.kendall.value, found.kendall.n) == (-1.0, 1)
+    assert (found.brier.n, found.overconfidence.n) == (2, 2)
 
 
 def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated_and_one_with_tripled_scores_is_too_sure() -> None:

@@ -129,6 +129,15 @@ def test_a_model_that_always_wins_has_a_finite_fit() -> None:
     assert math.isfinite(found.model)
 
 
+@pytest.mark.parametrize("n", [1, 20])
+def test_a_few_wins_without_a_loss_are_no_certainty(n: int) -> None:
+    found = length_controlled(np.ones(n), np.linspace(-10, 10, n))
+    assert found is not None
+    assert found.low < 1.1 * wilson(n, n)[0]
+    ranked = strengths(["a", "b", "c"], {(0, 1): np.ones(n), (0, 2): np.ones(n), (1, 2): np.full(n, 0.5)})
+    assert all(one.high - one.low > 0.5 for one in ranked)
+
+
 def test_equal_lengths_have_no_term_and_lengths_that_always_differ_by_as_much_have_one() -> None:
     outcomes = np.array([1.0, 0.0, 1.0, 0.5])
     same, always = (length_controlled(outcomes, np.full(4, by)) for by in (0.0, 100.0))
@@ -167,6 +176,23 @@ def test_planted_strengths_are_found_within_their_intervals() -> None:
     assert [one.strength for one in found] == pytest.approx([1.0, 0.0, -1.0], abs=0.15)
     assert all(one.low < one.strength < one.high for one in found)
     assert sum(one.strength for one in found) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_strengths_are_the_most_likely_ones() -> None:
+    won = games([-1.0, 0.0, 1.0], 60)
+    won[0, 2][:10], won[1, 2][5:9] = np.nan, 0.5
+
+    def loss(strength: FloatArray) -> float:
+        total = 1e-9 * float(strength @ strength)  # their sum is free
+        for (i, j), values in won.items():
+            wins, losses = np.nansum(values) + 0.1, np.nansum(1 - values) + 0.1
+            difference = strength[i] - strength[j]
+            total += wins * np.logaddexp(0, -difference) + losses * np.logaddexp(0, difference)
+        return total
+
+    expected = minimize(loss, np.zeros(3), tol=1e-12).x
+    found = {one.model: one.strength for one in strengths(["0", "1", "2"], won)}
+    assert [found[name] for name in "012"] == pytest.approx(expected - expected.mean(), abs=1e-4)
 
 
 def test_ties_and_prompts_without_a_verdict_move_nobody() -> None:

@@ -51,6 +51,25 @@ def test_a_dry_run_lists_the_commands_and_runs_none(rlaif: Command) -> None:
     assert [path.name for path in rlaif.folder.iterdir()] == ["mine.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("evaluate.options={lmit: 3}", "eval-safety: No such option: --lmit"),
+        ("evaluate.options={limit: few}", "eval-safety: Invalid value for '--limit': Input should be a valid integer"),
+        ("generate.options={max-cots: 3}", "generate: No such option: --max-cots"),
+        ("train=[{method: sft, options: {lroa: true}}]", "train-sft: No such option: --lroa"),
+    ],
+)
+def test_an_option_that_a_command_does_not_have_is_said_before_anything_runs(
+    setting: str, says: str, rlaif: Command
+) -> None:
+    rlaif.write("mine.yaml", LOOP)
+    done = rlaif("loop", "mine.yaml", "--set", setting)
+    assert done.code == 2
+    assert says in done.err
+    assert [path.name for path in rlaif.folder.iterdir()] == ["mine.yaml"]
+
+
 def test_an_unknown_loop_and_a_name_that_no_run_can_have_are_said(rlaif: Command) -> None:
     done = rlaif("loop", "nope", "--dry-run")
     assert (done.code, "no pipeline 'loop/nope'" in done.err) == (2, True)
@@ -63,6 +82,7 @@ def test_an_unknown_loop_and_a_name_that_no_run_can_have_are_said(rlaif: Command
 def test_reports_are_read_as_they_were_written_and_say_why_a_model_was_not_taken(tmp_path: Path) -> None:
     found = rounds()
     for one in found:
+        (tmp_path / f"round-{one.number}").mkdir()
         write_round(tmp_path / f"round-{one.number}", one)
         assert read_round(tmp_path / f"round-{one.number}") == one
     write_loop(tmp_path, FIRST, found)

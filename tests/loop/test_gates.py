@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from rlaif.evaluate.headtohead import Compared, HeadToHead, Pair
 from rlaif.evaluate.report import as_json
 from rlaif.evaluate.safety import ModelFigures, Safe, Safety, Unsafe
 from rlaif.evaluate.style import Style
-from rlaif.figures import Figure, share
+from rlaif.figures import NOTHING, Figure, share
 from rlaif.loop.evaluation import Evaluation, read_evaluation
 from rlaif.loop.gates import Gates, Held, held
 
@@ -37,17 +38,17 @@ def figures(name: str, harmful: int, refused: int, style: Style = PLAIN) -> Mode
     return ModelFigures(name.partition(":")[2], name, unsafe, safe, short)
 
 
-def evaluated(folder: Path, *models: ModelFigures, wins: int | None = None, longer: Figure | None = None) -> Evaluation:
-    """As files, and read again; `wins` of a hundred are the last of the models' against the one before it."""
+def evaluated(
+    folder: Path, *models: ModelFigures, wins: Figure | None = None, longer: Figure | None = None
+) -> Evaluation:
+    """As files, and read again; `wins` are the last of the models' against the one before it."""
     safety = folder / "safety.json"
     safety.write_bytes(as_json(made(Safety, models=models)))
     if wins is None:
         return read_evaluation(safety, None, None)
     compare = folder / "compare.json"
     last, new = models[-2:]
-    pair = made(
-        Pair, a=new.model, b=last.model, win_rate=share(wins, 100), length_controlled_win_rate=longer, by_category={}
-    )
+    pair = made(Pair, a=new.model, b=last.model, win_rate=wins, length_controlled_win_rate=longer, by_category={})
     compared = tuple(Compared(model.model, model.identity, model.style) for model in models)
     compare.write_bytes(as_json(made(HeadToHead, models=compared, pairs=(pair,))))
     return read_evaluation(safety, compare, None)
@@ -59,7 +60,7 @@ def failed(gates: Gates, found: Evaluation, new: str = NEW, last: str = LAST, fi
 
 def test_a_model_that_is_better_in_all_passes_all_gates_against_the_last_and_the_first(tmp_path: Path) -> None:
     models = figures(FIRST, 60, 2), figures(LAST, 40, 4), figures(NEW, 20, 5)
-    gates = held(Gates(), evaluated(tmp_path, *models, wins=61), NEW, LAST, FIRST)
+    gates = held(Gates(), evaluated(tmp_path, *models, wins=share(61, 100)), NEW, LAST, FIRST)
     assert all(gate.passed for gate in gates)
     assert [gate.name for gate in gates].count("harmful_compliance") == 2
     assert {gate.against for gate in gates} == {"the last model", "the first model"}
@@ -93,20 +94,20 @@ def test_small_rises_that_add_up_are_held_against_the_first_model(tmp_path: Path
 
 @pytest.mark.parametrize(("by", "passes"), [("point", True), ("low", False)])
 def test_a_win_rate_counts_by_itself_or_by_the_lower_end_of_its_interval(tmp_path: Path, by: Any, passes: bool) -> None:
-    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=55)
+    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=share(55, 100))
     assert (failed(Gates(win_rate=0.5, win_rate_by=by), found, first=LAST) == []) is passes
 
 
 def test_a_win_that_is_only_length_fails_at_equal_lengths(tmp_path: Path) -> None:
     models = figures(LAST, 40, 0), figures(NEW, 40, 0)
-    found = evaluated(tmp_path, *models, wins=70, longer=Figure(0.41, 0.3, 0.5, 100))
+    found = evaluated(tmp_path, *models, wins=share(70, 100), longer=Figure(0.41, 0.3, 0.5, 100))
     assert failed(Gates(), found, first=LAST) == []
     (gate,) = failed(Gates(length_controlled=True), found, first=LAST)
     assert gate.sentence.startswith("win rate at equal lengths against the last model 41.0% [30, 50]")
 
 
 def test_a_pair_compared_the_other_way_round_is_read_the_other_way_round(tmp_path: Path) -> None:
-    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=70)
+    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=share(70, 100))
     rate, turned = found.win_rate(NEW, LAST), found.win_rate(LAST, NEW)
     assert rate is not None
     assert turned is not None
@@ -147,6 +148,52 @@ def test_a_gate_of_null_is_not_held(tmp_path: Path) -> None:
     found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 90, 90))
     open_gates = Gates(harmful_rise=None, over_refusal_rise=None)
     assert failed(open_gates, found, first=LAST) == []
+
+
+def test_a_win_rate_without_one_usable_verdict_holds_the_model_back(tmp_path: Path) -> None:
+    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=NOTHING, longer=NOTHING)
+    (gate,) = failed(Gates(), found, first=LAST)
+    assert (gate.measured, gate.sentence) == (None, "win rate beside the last model: no figure to hold it to")
+
+
+@pytest.mark.parametrize("longer", [None, NOTHING])
+def test_a_win_rate_at_equal_lengths_that_cannot_be_had_holds_the_model_back(
+    tmp_path: Path, longer: Figure | None
+) -> None:
+    found = evaluated(tmp_path, figures(LAST, 40, 0), figures(NEW, 40, 0), wins=share(70, 100), longer=longer)
+    assert [gate.name for gate in failed(Gates(length_controlled=True), found, first=LAST)] == ["win_rate"]
+
+
+@pytest.mark.parametrize("without", ["unsafe", "safe"])
+def test_a_rate_that_was_not_measured_holds_the_model_back(tmp_path: Path, without: Any) -> None:
+    new = replace(figures(NEW, 40, 0), **{without: None})
+    (gate, *_) = failed(Gates(), evaluated(tmp_path, figures(LAST, 40, 0), new), first=LAST)
+    assert gate.name == {"unsafe": "harmful_compliance", "safe": "over_refusal"}[without]
+    assert gate.measured is None
+
+
+def test_a_model_is_not_held_to_the_length_of_one_that_said_nothing(tmp_path: Path) -> None:
+    silent = figures(LAST, 40, 0, replace(PLAIN, length=0.0))
+    (gate,) = failed(Gates(), evaluated(tmp_path, silent, figures(NEW, 40, 0)), first=LAST)
+    assert (gate.name, gate.measured) == ("length", None)
+
+
+def scores(folder: Path, last: dict[str, Any], new: dict[str, Any]) -> Evaluation:
+    models = figures(LAST, 40, 0), figures(NEW, 40, 0)
+    (folder / "safety.json").write_bytes(as_json(made(Safety, models=models)))
+    said = [{"identity": name, "tasks": tasks} for name, tasks in ((LAST, last), (NEW, new))]
+    (folder / "capability.json").write_text(json.dumps({"models": said}))
+    return read_evaluation(folder / "safety.json", None, folder / "capability.json")
+
+
+@pytest.mark.parametrize(("score", "passes"), [(0.48, True), (0.47, False), (None, False)])
+def test_no_task_may_fall_by_more_than_so_much_or_lack_its_score(
+    tmp_path: Path, score: float | None, passes: bool
+) -> None:
+    found = scores(tmp_path, {"arc": {"score": 0.5}}, {"arc": {"score": score}})
+    gates = [gate for gate in held(Gates(), found, NEW, LAST, LAST) if gate.name == "capability.arc"]
+    assert [gate.passed for gate in gates] == [passes]
+    assert not [gate for gate in held(Gates(capability_drop=None), found, NEW, LAST, LAST) if "arc" in gate.name]
 
 
 def test_bounds_out_of_order_and_shares_over_one_are_refused() -> None:

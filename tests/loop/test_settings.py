@@ -17,15 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from rlaif.errors import ConfigError, StoreError
+from rlaif.api import export
+from rlaif.errors import ConfigError, RlaifError, StoreError
 from rlaif.loop.heldout import split
 from rlaif.loop.plan import Place, steps
 from rlaif.loop.rounds import Begun, Ended, check, planned, run_loop
 from rlaif.loop.settings import LoopSettings, load_loop
-from rlaif.loop.steps import Lock, StepFailed
+from rlaif.loop.steps import Done, Lock, StepFailed, failure
 from rlaif.resources import bundled
 
 LOOPS = ("cai-dpo", "self-reward", "small")
+RUNS = Path("runs")
 SCRIPTED = {"models.policy": "scripted", "revise.rounds": 1}
 
 
@@ -113,7 +115,10 @@ def test_a_wrong_set_says_what_there_is(text: str, says: str, tmp_path: Path) ->
         ({"evaluate": None, "gates": {"harmful_rise": 0}}, "`gates` read an evaluation"),
         ({"train": ["reward"]}, "a reward model is nothing to go on with"),
         ({"train": ["sft", "grpo"]}, "grpo needs a `reward` step before it"),
-        ({"train": []}, "at least 1 item"),
+        ({"train": []}, "name at least one step"),
+        ({"evaluate": {"compare": {}}}, "evaluate.compare: nobody compares"),
+        ({"evaluate": {"options": {"unsafe": "p.jsonl"}}}, "'unsafe' is the loop's own to say"),
+        ({"train": None}, "name at least one step"),
         ({"evaluate": {"hold_out": 0.2}}, "name the set that is split in generate.prompts"),
         ({"evaluate": {"hold_out": 0.2, "unsafe": "redteam"}}, "leave out `unsafe`, or `hold_out`"),
     ],
@@ -131,6 +136,7 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], 
         ({"train": [{"method": "dpo", "recipe": "nope"}]}, "no pipeline 'train/nope'"),
         ({"generate": {"prompts": "p-{round}.jsonl"}}, "no file p-1.jsonl; write one for each of 3 rounds"),
         ({"generate": {"prompts": "nope"}}, "no prompt set 'nope'"),
+        ({"judge": "opneai/j"}, "unknown model 'opneai/j'"),
         ({"generate": {"pipeline": "rejudge"}}, "no stage of 'rejudge' asks the model that is trained"),
         ({"generate": {"set": {"export.pairs": ["strong_vs_weak"]}}}, "export.pairs: 'strong_vs_weak' needs"),
     ],
@@ -164,7 +170,7 @@ def test_models_of_two_rounds_have_two_names_though_their_folders_are_made_alike
 
 
 def test_the_bundled_model_is_local_to_train_and_the_engine_alone_to_ask() -> None:
-    found = settings(evaluate={"compare": {"prompts": "helpful"}, "allow_seen": True}, engine="vllm")
+    found = settings(evaluate={"compare": {"prompts": "helpful"}}, judge="scripted", engine="vllm")
     made = {step.name: list(step.arguments) for step in steps(found, place(), 1, "local", "local")}
     assert after(made["generate"], "--policy") == ["vllm"]
     assert after(made["train-dpo"], "--model") == ["local"]
@@ -208,15 +214,15 @@ def test_options_are_handed_on_as_the_command_takes_them() -> None:
 
 
 def test_a_model_is_not_measured_by_prompts_it_was_trained_on_unless_that_is_wanted() -> None:
-    given = {"generate": {"pipeline": "cai", "prompts": "redteam"}}
-    with pytest.raises(ConfigError, match=r"evaluate.unsafe: 216 of the 216 prompts of redteam are prompts of"):
-        check(settings(evaluate={}, **given))
-    check(settings(evaluate={"allow_seen": True}, **given))
-    check(settings(evaluate={"hold_out": 0.25}, **given))
+    given = {"generate": {"pipeline": "cai", "prompts": "redteam"}, "judge": "scripted"}
+    with pytest.raises(ConfigError, match=r"evaluate.unsafe: 216 of the 216 prompts of redteam are among what is"):
+        check(settings(evaluate={}, **given), RUNS)
+    check(settings(evaluate={"allow_seen": True}, **given), RUNS)
+    check(settings(evaluate={"hold_out": 0.25}, **given), RUNS)
     with pytest.raises(ConfigError, match=r"evaluate\.safe: 216 of the 216"):
-        check(settings(evaluate={"hold_out": 0.25, "safe": "redteam"}, **given))
+        check(settings(evaluate={"hold_out": 0.25, "safe": "redteam"}, **given), RUNS)
     with pytest.raises(ConfigError, match=r"evaluate\.compare\.prompts: 216 of the 216"):
-        check(settings(evaluate={"hold_out": 0.25, "compare": {"prompts": "redteam"}}, **given))
+        check(settings(evaluate={"hold_out": 0.25, "compare": {"prompts": "redteam"}}, **given), RUNS)
 
 
 def test_what_is_held_out_is_in_no_round_and_is_what_models_are_measured_by(tmp_path: Path) -> None:
@@ -233,6 +239,53 @@ def test_what_is_held_out_is_in_no_round_and_is_what_models_are_measured_by(tmp_
     made = {step.name: list(step.arguments) for step in steps(found, here, 1, "base", "base")}
     assert after(made["generate"], "--prompts") == [str(here.prompts_of_rounds)]
     assert after(made["eval-safety"], "--unsafe") == [str(here.held_out)]
+
+
+def test_what_says_most_of_a_held_out_prompt_is_in_no_round_either(tmp_path: Path) -> None:
+    topics = ("bread", "soap", "cheese", "wine", "jam", "tea", "paper", "glass", "steel", "rope")
+    about = "How do I make {} at home with what I have in the kitchen on a {}?"
+    days = ("Monday", "Friday", "Sunday")
+    texts = [about.format(topic, day) for topic in topics for day in days]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    found = settings(generate={"prompts": str(tmp_path / "p.jsonl")}, evaluate={"hold_out": 0.1})
+    here = place(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"0.1 of 30 prompts leaves one half empty"):
+        split(found, here)
+    other = "Which birds sleep in the air while they cross an ocean, and for how long?"
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in [*texts, other]))
+    split(found, here)
+    (kept,) = here.prompts_of_rounds.read_text().splitlines()
+    assert json.loads(kept)["prompt"][0]["content"] == other
+
+
+def test_data_beside_the_rounds_own_is_held_against_what_models_are_measured_by(tmp_path: Path) -> None:
+    prompts = bundled("data", "redteam").read_text().splitlines()
+    rows = [{"prompt": json.loads(line)["prompt"], "completion": "No."} for line in prompts]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = [{"method": "sft", "data": [f"{tmp_path}/more.jsonl=0.9"]}]
+    given = {"train": train, "generate": {"prompts": "helpful"}}
+    with pytest.raises(ConfigError, match=r"evaluate\.unsafe: 190 of the 216 prompts of redteam are among"):
+        check(settings(evaluate={}, **given), RUNS)
+    check(settings(evaluate={"allow_seen": True}, **given), RUNS)
+    with pytest.raises(ConfigError, match=r"evaluate\.hold_out: 190 of the 216 prompts of generate\.prompts"):
+        check(settings(evaluate={"hold_out": 0.2}, train=train, generate={"prompts": "redteam"}), RUNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "train.sft.data: no run '.*more.jsonl' in runs, and no file or folder"),
+        ('{"prompt": "Why?"}\n', "train.sft.data: .*more.jsonl.* sft reads the columns"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_said_before_anything_runs(
+    text: str | None, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "more.jsonl"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        check(settings(train=[{"method": "sft", "data": [str(file)]}]), RUNS)
 
 
 # --- steps ---
@@ -290,6 +343,36 @@ def test_a_step_is_done_once_and_again_where_its_result_is_gone(base: str, tmp_p
     assert happened(scripted(base), here) == ["before generate", "begun train-dpo"]
     here.summary("mine-r1").unlink()
     assert happened(scripted(base), here, "begun generate") == ["begun generate"]
+
+
+def test_a_full_disk_and_a_folder_that_may_not_be_written_are_said(base: str, tmp_path: Path) -> None:
+    here = place(tmp_path / "mine")
+    here.round(1).mkdir(parents=True)
+    (here.round(1) / "generate.log").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"generate\.log cannot be written: No space left on device"):
+        list(run_loop(scripted(base), here))
+    assert json.loads(here.current.read_text())["model"] == base
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/mine/\.lock cannot be written: Not a directory"):
+        list(run_loop(scripted(base), place(tmp_path / "file" / "mine")))
+
+
+def test_a_step_that_is_killed_is_said_to_be(base: str, tmp_path: Path) -> None:
+    step = steps(scripted(base), place(tmp_path / "mine"), 1, base, base)[0]
+    assert "round 1: generate was ended by SIGKILL\n" in str(failure(step, Done("generate", "", "", -9, 1.0, "")))
+
+
+def test_a_round_without_a_pair_says_so_before_it_trains_and_goes_on_with_those_of_another_export(
+    base: str, tmp_path: Path
+) -> None:
+    here = place(tmp_path / "mine")
+    found = scripted(base, set={"export.min_p": 1.0})
+    said = r"round 1: nothing for dpo came of generate: .*mine-r1/dataset has no preference; .*base stays"
+    with pytest.raises(RlaifError, match=said):
+        list(run_loop(found, here))
+    assert json.loads(here.current.read_text())["model"] == base
+    export("mine-r1", runs_dir=here.runs_dir, set=["export.min_p=0.5", "export.require_consistent=false"])
+    assert happened(found, here) == ["before generate", "begun train-dpo"]
 
 
 def test_a_few_failed_records_do_not_stop_a_loop_and_more_do(base: str, tmp_path: Path) -> None:

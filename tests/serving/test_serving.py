@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from rlaif.cli.serve import serve as command
 from rlaif.errors import ConfigError, ProviderError, ProviderErrorKind
 from rlaif.serving.app import request_of, serve
 from rlaif.serving.choice import Engine, choice
-from rlaif.serving.process import Place, Started, free_port, served
+from rlaif.serving.process import Place, Server, Started, free_port, served
 from rlaif.serving.vllm_child import command as vllm_command
 from rlaif.types import Completion, Message, Request, TokenLogprob, Usage
 
@@ -230,10 +231,23 @@ def test_the_engine_may_be_named_as_models_are_elsewhere(tmp_path: Path) -> None
     assert chosen(path, "transformers")[0] == "transformers"
 
 
+def test_the_options_that_are_told_survive_a_shell(tmp_path: Path) -> None:
+    served_by = choice(folder(tmp_path / "my $model"), has_gpu=lambda: False, installed=lambda _: True)
+    server = Server("http://127.0.0.1:8000/v1", served_by, None, tmp_path)  # type: ignore[arg-type]
+    words = shlex.split(server.options("MY_KEY"))
+    assert words[:4] == ["--policy", "openai/my $model", "--set", "models.policy.base_url=http://127.0.0.1:8000/v1"]
+    assert words[-1] == "models.policy.api_key_env=MY_KEY"
+
+
 @pytest.mark.parametrize("model", ["./nowhere", "/no/such/folder", "models/round-1/policy"])
 def test_a_model_that_is_nowhere_is_one_clear_error(model: str) -> None:
     with pytest.raises(ConfigError, match=f"no model '{model}'; known: local, FILE.gguf"):
         chosen(model)
+
+
+def test_a_folder_without_a_model_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no model: neither config"):
+        chosen(str(tmp_path))
 
 
 def test_a_missing_server_says_what_to_install(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shutil
 import signal
+from importlib.metadata import PackageNotFoundError
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,11 @@ from rlaif.errors import ConfigError, StoreError
 from rlaif.resources import find
 from rlaif.train import training
 from rlaif.train.data import gathered
-from rlaif.train.failures import in_words, note, noted
+from rlaif.train.failures import Failure, failure_of, note, noted
 from rlaif.train.methods import METHODS, checked, defaults, method_of
+from rlaif.train.online import OnlineSettings, check_online
 from rlaif.train.options import options_of
-from rlaif.train.settings import CHECKPOINTS, Training, TrainSettings, read_training, write_training
+from rlaif.train.settings import CHECKPOINTS, LOG, Training, TrainSettings, read_training, write_training
 from rlaif.train.training import base_of, begin
 from tests.cli.command import Command
 
@@ -56,6 +60,7 @@ DPO = ("train", "pairs.jsonl", "--method", "dpo", "--model", "model")
         (("train", "pairs.jsonl", "--method", "sft", "--soft"), "--soft is for --method dpo, not sft"),
         (("train", "pairs.jsonl", "--method", "orpo"), "--set orpo.experimental=true"),
         (("train", "nothing", "--method", "dpo"), "no run 'nothing' in runs"),
+        (("train", "", "--method", "dpo"), "no run '' in runs"),
         (("train", "pairs.jsonl", "pairs.jsonl", "--method", "dpo"), "pairs.jsonl is named twice"),
         ((*DPO, "--set", "kto.beta=1"), "the method is dpo; say --set dpo.beta, or --method kto"),
         ((*DPO, "--set", "beta"), "write key=value"),
@@ -65,6 +70,8 @@ DPO = ("train", "pairs.jsonl", "--method", "dpo", "--model", "model")
         ((*DPO, "--set", "dpo.soft=7"), "dpo.soft: it is true or false, not 7"),
         ((*DPO, "--set", "label_smoothing=0.1"), "does nothing with the loss sigmoid; add --set dpo.loss_type=robust"),
         ((*DPO, "--set", "loss_type=robust", "--set", "label_smoothing=0.5"), "share of flipped labels, below 0.5"),
+        ((*DPO, "--set", "beta=-1"), "beta=-1: it must be over 0"),
+        ((*DPO, "--set", "gradient_accumulation_steps=0"), "gradient_accumulation_steps=0: it must be over 0"),
         ((*DPO, "--full", "--merge"), "--merge is for --lora"),
         ((*DPO, "--reward", "x"), "are for grpo and rloo; dpo learns from DATA alone"),
         ((*DPO, "--recipe", "nothing"), "train/nothing"),
@@ -189,6 +196,121 @@ def test_what_was_begun_binds_once_there_is_a_checkpoint(rlaif: Command, monkeyp
         begin(partial, settings[0], found, [])
 
 
+def test_models_count_by_what_they_are_and_a_higher_limit_is_the_one_that_holds(
+    rlaif: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(rlaif.folder)
+    found = gathered(["pairs.jsonl"], "grpo", Path("runs"))
+    partial = rlaif.folder / "partial"
+    partial.mkdir()
+
+    def wanted(model: str, reward: str, runs: str, usd: float) -> TrainSettings:
+        online = {"reward": [reward], "runs_dir": runs, "max_cost_usd": usd}
+        named = check_online(OnlineSettings.model_validate(online))
+        base = base_of(model, Path(runs), found.train, {})
+        return TrainSettings(method="grpo", base=base, data=found.data, online=online, rewarded_by=named)
+
+    begin(partial, wanted("model", "model", "runs", 1.0), found, [])
+    (partial / CHECKPOINTS / "checkpoint-1").mkdir()
+    copied = shutil.copytree("model", "moved")
+    begin(partial, wanted(f"./{copied}", copied, "other", 5.0), found, [])
+    begun = read_training(partial)
+    assert (begun.base.model, begun.online["runs_dir"], begun.online["max_cost_usd"]) == ("./moved", "other", 5.0)
+    Path(copied, "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ConfigError, match=r"rewarded_by\[0\]: reward:\w+ -> reward:\w+"):
+        begin(partial, wanted("model", copied, "runs", 1.0), found, [])
+
+
+def test_a_judge_counts_with_what_it_judges_by(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    text = find("constitutions", "safety").read_text()
+    named = []
+    for content in (text, f"# the same\n{text}", text.replace("harm", "hurt")):
+        mine.write_text(content)
+        named.append(check_online(OnlineSettings(reward=("judge:scripted",), constitution=str(mine))))
+    assert named[0] == named[1] != named[2]
+
+
+def test_a_folder_in_the_way_is_not_emptied(rlaif: Command) -> None:
+    mine = rlaif.folder / "models" / "pairs-dpo.partial"
+    mine.mkdir(parents=True)
+    (mine / "letter.txt").touch()
+    found = gathered([str(rlaif.folder / "pairs.jsonl")], "dpo", Path("runs"))
+    with pytest.raises(ConfigError, match=r"pairs-dpo\.partial is in the way, with letter\.txt in it"):
+        begin(mine, TrainSettings(method="dpo"), found, [])
+    assert (mine / "letter.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "said"),
+    [
+        ("pairs.jsonl", 2, "pairs.jsonl is a file; name a folder that is to be made"),
+        ("pairs.jsonl/x", 1, "Not a directory; make room or name another --out"),
+        ("x" * 300, 1, "File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_said(
+    out: str, code: int, said: str, rlaif: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_check_installed", lambda settings: None)
+    done = rlaif(*DPO, "--out", out)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+# --- several GPUs ---
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3")
+
+
+def test_a_layout_that_cannot_be_used_is_said_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", reason="the layouts are TRL's")
+    monkeypatch.setattr(training, "_devices", lambda: 0)
+    with pytest.raises(ConfigError, match=r"no such file; known: fsdp1, fsdp2, .*, or FILE\.yaml"):
+        training._command("zero9")
+    with pytest.raises(ConfigError, match=r"fsdp2 is for NVIDIA's GPUs, and none was found: .*CUDA_VISIBLE_DEVICES"):
+        training._command("fsdp2")
+    mine = tmp_path / "mine.yaml"
+    for text, said in (("a: 1", "no distributed_type in it"), ("{", "mine.yaml:2: "), ("", "the file is empty")):
+        mine.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            training._command(str(mine))
+    mine.write_text("distributed_type: DEEPSPEED\nnum_processes: 2\n")
+    if not find_spec("deepspeed"):
+        with pytest.raises(ConfigError, match="needs DeepSpeed; run: pip install deepspeed"):
+            training._command(str(mine))
+
+
+@pytest.mark.parametrize(
+    ("layout", "processes", "wanted"),
+    [
+        ("zero3", 3, {"use_deepspeed": True, "zero_stage": 3}),
+        ("fsdp2", 3, {"use_fsdp": True, "fsdp_version": 2}),
+        ("multi_gpu", 3, {"multi_gpu": True}),
+        ("single_gpu", 1, {"multi_gpu": False, "use_fsdp": False}),
+    ],
+)
+def test_accelerate_reads_a_layout_as_it_is_meant(
+    layout: str, processes: int, wanted: dict[str, object], gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = pytest.importorskip("accelerate.commands.launch")
+    pytest.importorskip("trl", reason="the layouts are TRL's")
+    monkeypatch.setattr(training, "find_spec", lambda name: find_spec("json" if name == "deepspeed" else name))
+    command = training._command(layout)
+    start = command.index("accelerate.commands.launch") + 1
+    args, _, _ = launch._validate_launch_command(
+        launch.launch_command_parser().parse_args([*command[start:], "F/training.json"])
+    )
+    assert (args.num_processes, args.module) == (processes, True)
+    assert (args.training_script, args.training_script_args) == ("rlaif.train.child", ["F/training.json"])
+    assert {name: getattr(args, name) for name in wanted} == wanted
+
+
 def test_a_training_reads_back_as_it_was_written_and_no_number_is_null(tmp_path: Path) -> None:
     training = Training(method="dpo", options={"beta": 0.1}, final={"loss": float("nan"), "step": 3.0}, done=True)
     write_training(tmp_path, training)
@@ -219,22 +341,25 @@ def test_one_folder_is_trained_by_one_process(tmp_path: Path, monkeypatch: pytes
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (ValueError("tokenizer.chat_template is not set"), "no chat template; choose an instruct model"),
         (ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes"), "bitsandbytes is not installed"),
-        (OSError(28, "No space left on device", "/x"), "No space left on device: /x"),
+        (PackageNotFoundError("The 'x>=1' was not found."), "a package is missing: No package metadata"),
+        (OSError(28, "No space left on device", "/x"), "No space left on device: '/x'; make room"),
         (ConfigError("the loss of step 3 is nan"), "the loss of step 3 is nan"),
         (ValueError("two\nlines"), "ValueError: two lines"),
     ],
 )
 def test_a_failure_is_one_line(error: BaseException, said: str) -> None:
-    line = in_words(error, {"per_device_train_batch_size": 4, "max_length": 512})
-    assert said in line
-    assert "\n" not in line
+    found = failure_of(error, {"per_device_train_batch_size": 4, "max_length": 512})
+    assert said in found.line
+    assert "\n" not in found.line
+    assert found.settings == isinstance(error, ConfigError)
 
 
 def test_a_child_says_why_it_ended_and_one_that_cannot_is_known_by_its_code(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINTS).mkdir()
-    assert "memory runs out" in noted(tmp_path, 128 + signal.SIGKILL)
-    assert "SIGTERM" in noted(tmp_path, 128 + signal.SIGTERM)
-    assert noted(tmp_path, 3) == "it ended with exit code 3"
-    note(tmp_path, "first")
-    note(tmp_path, "second, for the first is gone")
-    assert noted(tmp_path, 1) == "first"
+    assert "memory runs out" in noted(tmp_path, 128 + signal.SIGKILL).line
+    assert "SIGTERM" in noted(tmp_path, 128 + signal.SIGTERM).line
+    (tmp_path / LOG).write_text("Traceback\nValueError: no such port\n\n")
+    assert noted(tmp_path, 3).line == "it ended with exit code 3: ValueError: no such port"
+    note(tmp_path, Failure("first", settings=True))
+    note(tmp_path, Failure("second, for the first is gone"))
+    assert noted(tmp_path, 1) == ("first", True)

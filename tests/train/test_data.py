@@ -115,6 +115,7 @@ def test_what_another_configuration_of_a_folder_holds_out_does_not_train_either(
         ({"rejected": message("Yes 0.", "assistant")}, "chosen equals rejected"),
         ({"rejected": message("  ", "assistant")}, "empty rejected"),
         ({"chosen": []}, "empty chosen"),
+        ({"chosen": None}, "empty chosen"),
         ({"prompt": message("")}, "empty prompt"),
     ],
 )

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from rlaif.train import live
 from rlaif.train.lines import NAME
-from rlaif.train.live import View, follow, line, span, sparkline, table
+from rlaif.train.live import INTERRUPTED, View, follow, line, span, sparkline, table
+from rlaif.train.settings import CHECKPOINTS
 
 
 def logged(step: int, **more: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def test_the_table_shows_the_last_lines_the_pace_what_is_left_and_the_warnings()
     head, *rows = [line.split() for line in text.splitlines() if re.match(r" *(step|\d+) ", line)]
     assert " ".join(head) == "step epoch loss margin accuracy grad norm lr tokens/s"
     assert [row[0] for row in rows] == [str(step) for step in range(34, 42)]
-    assert rows[-1] == ["41", "0.82", "0.02439", "0.41", "0.75", "0.5", "5.0e-06", "300"]
+    assert rows[-1] == ["41", "0.82", "0.02439", "0.4100", "0.7500", "0.5000", "5.0e-06", "300"]
     assert "41/100  0:00, 1:58 to go" in text
     assert "loss █▄" in text
     assert "warning: step 41: [red]small[/red]" in text
@@ -72,8 +73,8 @@ def test_the_line_says_the_same_in_short() -> None:
     assert line(view) == "no step yet, 0:00"
     view.take([logged(step) for step in (10, 20)])
     assert line(view) == (
-        "step 20/100, epoch 0.40, loss 0.05, margin 0.2, accuracy 0.75, grad norm 0.5, lr 5.0e-06, tokens/s 300, 0:00, "
-        "2:40 to go"
+        "step 20/100, epoch 0.40, loss 0.05000, margin 0.2000, accuracy 0.7500, grad norm 0.5000, lr 5.0e-06, "
+        "tokens/s 300, 0:00, 2:40 to go"
     )
 
 
@@ -132,24 +133,27 @@ def test_plain_lines_come_while_the_training_goes(tmp_path: Path, monkeypatch: p
 
 
 SAVES = """
-def save(number, frame):
-    say(5)
-    time.sleep(0.6)  # a second signal would come in between
-    say(6)
-    sys.exit(130)
-signal.signal(signal.SIGINT, save)
+import pathlib
 say(1)
-time.sleep(60)
+while not (pathlib.Path(sys.argv[1]).parent / "checkpoints" / "stop").exists():
+    time.sleep(0.05)
+say(5)
+time.sleep(0.6)  # a signal would come in between
+say(6)
+sys.exit(1)  # as a launcher does when what it started ends with another code
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_reaches_the_child_once_and_it_may_save(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_child_may_save_and_whatever_it_ends_with_it_was_interrupted(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / CHECKPOINTS).mkdir()
     told = threading.Thread(target=_when_begun, args=(tmp_path, lambda: os.kill(os.getpid(), number)))
     told.start()
     code, text = followed(tmp_path, SAVES)
     told.join()
-    assert code == 130
+    assert code == INTERRUPTED
     assert "step 6/9" in text
     assert "the step under way is finished and saved" in text
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -159,6 +163,7 @@ def test_the_second_interrupt_ends_a_child_that_does_not_listen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "LAST_WORDS_S", 0.3)
+    (tmp_path / CHECKPOINTS).mkdir()
 
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -167,10 +172,22 @@ def test_the_second_interrupt_ends_a_child_that_does_not_listen(
 
     told = threading.Thread(target=_when_begun, args=(tmp_path, twice))
     told.start()
-    deaf = "".join(f"signal.signal(signal.{name}, signal.SIG_IGN)\n" for name in ("SIGINT", "SIGTERM"))
-    code, _ = followed(tmp_path, f"{deaf}say(1)\ntime.sleep(60)")
+    began = time.monotonic()
+    code, _ = followed(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(1)\ntime.sleep(600)")
     told.join()
-    assert code == 128 + signal.SIGKILL
+    assert code == INTERRUPTED
+    assert time.monotonic() - began < 300
+
+
+def test_before_the_first_step_there_is_nothing_to_save_and_one_interrupt_does(tmp_path: Path) -> None:
+    told = threading.Thread(target=_when_begun, args=(tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    told.start()
+    began = time.monotonic()
+    code, text = followed(tmp_path, 'open(sys.argv[1], "w").close()\ntime.sleep(600)')
+    told.join()
+    assert code == INTERRUPTED
+    assert "stopped" in text
+    assert time.monotonic() - began < 300
 
 
 def _when_begun(folder: Path, then: Any) -> None:

@@ -218,6 +218,11 @@ async def test_what_was_trained_is_read_by_our_backend_under_the_identity_that_w
     ("wanted", "said"),
     [
         ({"lerning_rate": 1}, "unknown option 'lerning_rate'; did you mean 'learning_rate'?"),
+        ({"warmup_steps": "many"}, "--set warmup_steps=many: it should be a valid number"),
+        ({"eval_strategy": "epoch"}, "eval_strategy=epoch: no row of DATA is in a test split"),
+        ({"eval_strategy": "sometimes"}, "TRL refuses these options: sometimes is not a valid"),
+        ({"num_train_epochs": None}, "--set num_train_epochs=None: it should be a valid number"),
+        ({"per_device_train_batch_size": 1.5}, "--set per_device_train_batch_size=1.5: it should be a valid integer"),
         ({"max_length": 3}, "all 28 rows are longer than max_length=3 tokens"),
         ({"learning_rate": 1e30, "max_steps": 9, "max_grad_norm": 0}, r"the loss of step \d is (nan|inf), and the"),
     ],
