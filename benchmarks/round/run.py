@@ -42,9 +42,10 @@ FULL = Size({"redteam": 160, "borderline": 120, "helpful": 120, "twins-unsafe": 
 SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
 # The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
 OPTIONS = (
-    *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=3", "lora_r=16", "lora_alpha=32"),
-    *(r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']", "train_sampling_strategy=group_by_length"),
-    *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
+    *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
+    *(r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",),
+    # The ends of long answers are cut off, and none is learned for them: what is to be learned is whether to answer.
+    *("max_length=64", "per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("simplesafetytests", "prompts_final", "harm_area", {}),
@@ -79,7 +80,7 @@ def round_(size: Size, out: Path) -> None:
         )
     model = out / "models" / "sft"
     options = [part for one in OPTIONS for part in ("--set", one)]
-    data = ("harmful=0.6", "harmless", *runs)  # declining is learned sooner than answering is kept
+    data = ("harmful", "harmless", *runs)
     took["train"] = rlaif("train", *data, "--method", "sft", "--model", "local", "--merge", "--out", model, *options)
     sets = {"held-out": (unsafe, safe)}
     if size.dev:
