@@ -43,7 +43,7 @@ SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80
 # The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
 OPTIONS = (
     *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
-    *(r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",),
+    r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",
     # The ends of long answers are cut off, and none is learned for them: what is to be learned is whether to answer.
     *("max_length=64", "per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
@@ -55,7 +55,7 @@ HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--small", action="store_true", help="fewer prompts, about 20 minutes")
+    arguments.add_argument("--small", action="store_true", help="fewer prompts")
     arguments.add_argument("--out", type=Path, help="default: runs/round or runs/round-small")
     given = arguments.parse_args()
     size = SMALL if given.small else FULL

@@ -11,6 +11,7 @@ import msgspec
 
 from rlaif import hub
 from rlaif.errors import ConfigError
+from rlaif.evaluate.asking import prompt_text
 from rlaif.evaluate.prompts import PromptSet
 from rlaif.hygiene.contamination import Evals
 from rlaif.loop.plan import Place
@@ -37,8 +38,8 @@ def split(settings: LoopSettings, place: Place) -> None:
     for record in _generated_from(settings, None):
         draw = int.from_bytes(blake2b(record.id.encode(), digest_size=8, person=b"held out").digest(), "big") / 2**64
         (held_out if draw < settings.evaluate.hold_out else rounds).append(record)
-    items = Evals([_text(record) for record in held_out])
-    halves = [record for record in rounds if items.hit(_text(record)) is None], held_out
+    items = Evals([prompt_text(record) for record in held_out])
+    halves = [record for record in rounds if items.hit(prompt_text(record)) is None], held_out
     if not all(halves):
         raise ConfigError(
             f"evaluate.hold_out: {settings.evaluate.hold_out:g} of {len(rounds) + len(held_out)} prompts leaves one "
@@ -58,7 +59,7 @@ def check_held_out(settings: LoopSettings, runs_dir: Path) -> None:
         return
     # What is held out is drawn from all prompts.
     records = _generated_from(settings, settings.generate.limit if asked.hold_out is None else None)
-    generated = [_text(record) for record in records]
+    generated = [prompt_text(record) for record in records]
     trained = [*((text,) for text in generated), *data]
     sets = [("safe", asked.safe or _SAFE, asked.options, "-safe")]
     if asked.hold_out is None:
@@ -123,10 +124,6 @@ def _line(record: Record) -> bytes:
     row = {"prompt": [{"role": turn.role, "content": turn.content} for turn in record.prompt]}
     category = {} if record.category is None else {"category": record.category}
     return msgspec.json.encode({**row, **category}) + b"\n"
-
-
-def _text(record: Record) -> str:
-    return "\n".join(turn.content for turn in record.prompt)
 
 
 def _texts(prompts: PromptSet) -> Iterator[str]:
