@@ -180,7 +180,7 @@ def test_a_system_prompt_is_put_before_prompts_without_one(tmp_path: Path) -> No
 def test_every_bundled_prompt_set_is_read_without_duplicates(name: str) -> None:
     reader = PromptReader([Prompts(path=name)])
     found = list(reader)
-    assert len(found) >= (40 if name.endswith(".zh") else 279 if name.startswith("twins") else 150)
+    assert len(found) >= (40 if name.endswith(".zh") else 519 if name.startswith("twins") else 150)
     assert reader.duplicates == 0
     assert all(record.category for record in found)
     assert found[0].source == f"{name}:1"

@@ -38,7 +38,7 @@ class Size(NamedTuple):
 
 
 # The rest of each set is the development set: variants are chosen on it, never on what is held out.
-FULL = Size({"redteam": 160, "borderline": 120, "helpful": 120, "twins-unsafe": 239, "twins-safe": 239}, None, True)
+FULL = Size({"redteam": 160, "borderline": 240, "helpful": 120, "twins-unsafe": 459, "twins-safe": 459}, None, True)
 SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
 # The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
 OPTIONS = (

@@ -39,7 +39,7 @@ _PAIRS = pa.schema(
 SCHEMAS: dict[Config, Any] = {  # Any: pyarrow ships no types
     "preference": _PAIRS,
     "preference_soft": _PAIRS,
-    "sft": pa.schema([*_COMPLETION, ("principle", pa.string()), *_FROM]),
+    "sft": pa.schema([*_COMPLETION, ("principle", pa.string()), ("truncated", pa.bool_()), *_FROM]),
     "kto": pa.schema([*_COMPLETION, ("label", pa.bool_()), *_FROM]),
     "reward": pa.schema(
         [("chosen", _MESSAGES), ("rejected", _MESSAGES), ("margin", pa.float64()), *_FROM, ("p", pa.float64())]

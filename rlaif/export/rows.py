@@ -81,8 +81,10 @@ def _sft(record: Record, pairs: Sequence[Pair], kinds: Iterable[SftKind]) -> lis
     }
     rows: dict[str, Row] = {}  # each text once
     for i in next((of_kind for kind in kinds if (of_kind := found[kind]) is not None), []):
-        if text := record.responses[i].text.strip():
-            rows.setdefault(text, _labelled(record, i, principle=record.responses[i].principle))
+        response = record.responses[i]
+        if text := response.text.strip():
+            truncated = response.finish_reason == "length"
+            rows.setdefault(text, _labelled(record, i, principle=response.principle, truncated=truncated))
     return list(rows.values())
 
 

@@ -25,6 +25,7 @@ import torch
 import trl
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from trl.data_utils import common_prefix_length
 
 from rlaif.backends import ModelSpec
 from rlaif.backends.weights import identity, model_folder
@@ -56,7 +57,8 @@ def fit(training: Training, folder: Path) -> bool:
             error.add_note(f"the model is {training.base.model}")  # what is wrong with its files names none
             raise
         watch.trainer = trainer
-        warnings = _lengths(trainer, plan, {name: len(part) for name, part in rows.items()})
+        warnings = _leave_ends_open(trainer, rows)
+        warnings += _lengths(trainer, plan, {name: len(part) for name, part in rows.items()})
         before = _seconds(folder)
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
         if stop.told:
@@ -232,6 +234,32 @@ class _StopWhenTold(TrainerCallback):  # type: ignore[misc]  # Any, as above
             self.told = bool(told)
         control.should_save |= self.told
         control.should_training_stop |= self.told
+
+
+def _leave_ends_open(trainer: Any, rows: Mapping[str, Any]) -> list[str]:
+    """TRL ends every completion; of one that was cut off at its longest, a model would learn to stop there."""
+    truncated = sum(rows["train"]["truncated"]) if "truncated" in rows["train"].column_names else 0
+    if truncated and trainer.args.packing:
+        return [f"{truncated:,} answers were cut off, and with packing the model learns to stop where they do"]
+    for split in ("train_dataset", "eval_dataset"):
+        if truncated and (made := getattr(trainer, split)) is not None:
+            given = {"tokenizer": trainer.processing_class, "chat_template": trainer.chat_template}
+            setattr(trainer, split, made.map(_without_end, fn_kwargs=given))
+    return []
+
+
+def _without_end(row: Mapping[str, Any], tokenizer: Any, chat_template: str | None) -> dict[str, Any]:
+    labels = row["labels"]
+    if row["truncated"]:
+        both = row["prompt"] + row["completion"]
+        if isinstance(both, str):
+            ids = tokenizer(both.removesuffix(tokenizer.eos_token))["input_ids"]  # TRL has put it there by now
+        else:
+            open_ended = {"chat_template": chat_template, "continue_final_message": True}
+            ids = tokenizer.apply_chat_template(both, **open_ended)["input_ids"]
+        said = common_prefix_length(ids, row["input_ids"])
+        labels = labels[:said] + [-100] * (len(labels) - said)
+    return {"labels": labels}
 
 
 def _lengths(trainer: Any, plan: _Plan, given: Mapping[str, int]) -> list[str]:

@@ -41,6 +41,8 @@ def trl_row(values: Mapping[str, Any], method: Method, where: str, *, soft: bool
         if not isinstance(values.get("label"), bool):
             raise ConfigError(f"{where}: kto reads a column label, true or false; there is {values.get('label')!r}")
         row["label"] = values["label"]
+    if method == "sft" and "completion" in row:
+        row["truncated"] = values.get("truncated") is True
     if soft:
         row["p"] = _probability(values.get("p"), where)
     if method == "reward" and margins and isinstance(values.get("margin"), (int, float)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
+from msgspec.structs import replace
 
 from rlaif.export import About, ExportSettings, export_dataset, pairs_of
 from rlaif.export.rows import Row, rows_of
@@ -132,6 +133,14 @@ def test_drafts_without_a_judge_are_the_live_whole_ones_each_once() -> None:
     made = made.having(responses=(*made.responses[:3], cut, made.responses[4]))
     assert sft(made, "revisions", "drafts") == ["a"]
     assert sft(made) == []
+
+
+def test_a_chosen_one_that_was_cut_off_says_so() -> None:
+    settings = ExportSettings(pairs=("strong_vs_weak",))
+    made = record("ab", sides=["strong", "weak"])
+    cut = replace(made.responses[0], finish_reason="length")
+    for one, truncated in ((made, False), (made.having(responses=(cut, made.responses[1])), True)):
+        assert [row["truncated"] for row in rows("sft", one, settings)] == [truncated]
 
 
 def test_a_weak_draft_is_no_sft_row() -> None:

@@ -108,14 +108,16 @@ def fitted(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def fit(method: Method, name: str = "model", online: Any = None, test: bool = False, **wanted: Any) -> Training:
+    def fit(
+        method: Method, name: str = "model", online: Any = None, test: bool = False, rows: Any = None, **wanted: Any
+    ) -> Training:
         from rlaif.train.fit import fit
 
         folder = tmp_path / name
         folder.mkdir()
         data = tmp_path / f"{name}-data"
         data.mkdir()
-        put(data / "train.jsonl", rows_for(method))
+        put(data / "train.jsonl", rows or rows_for(method))
         if test:
             put(data / "test.jsonl", [row | {"prompt": [{"role": "user", "content": "red"}]} for row in PAIRS[:4]])
         flags = {key: wanted.pop(key) for key in ("soft", "lora", "merge") if key in wanted}
@@ -234,6 +236,34 @@ def test_what_cannot_be_trained_is_said(wanted: dict[str, Any], said: str, fitte
 
 def test_rows_that_are_cut_are_counted(fitted: Fit) -> None:
     assert any("are cut at max_length=14 tokens" in warning for warning in fitted("dpo", max_length=14).warnings)
+
+
+def test_of_an_answer_that_was_cut_off_no_end_is_learned(fitted: Fit, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def chance_to_stop(truncated: bool, **form: Any) -> float:
+        name = f"{truncated}-{len(form)}"
+        rows = [row | form | {"truncated": truncated} for row in rows_for("sft")]
+        fitted("sft", name, rows=rows, lora=False, learning_rate=1e-2, max_steps=60)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        said = "<|user|> which colour is number red red <|end|><|assistant|> it is surely red red"
+        with torch.no_grad():
+            logits = model(**tokenizer(said, return_tensors="pt")).logits
+        return float(logits[0, -1].softmax(-1)[tokenizer.eos_token_id])
+
+    assert chance_to_stop(truncated=False) > 0.8
+    assert chance_to_stop(truncated=True) < 0.1
+    as_text = {"prompt": "<|user|> which colour <|end|><|assistant|> ", "completion": "it is surely red red"}
+    assert chance_to_stop(truncated=False, **as_text) > 0.8
+    assert chance_to_stop(truncated=True, **as_text) < 0.1
+
+
+def test_packed_answers_that_were_cut_off_are_counted(fitted: Fit) -> None:
+    rows = [row | {"truncated": i < 3} for i, row in enumerate(rows_for("sft"))]
+    packed = fitted("sft", rows=rows, packing=True, max_length=64, max_steps=1)
+    assert "3 answers were cut off, and with packing the model learns to stop where they do" in packed.warnings
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "dpo-soft", "kto", "reward", "grpo", "rloo"])
