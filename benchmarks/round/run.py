@@ -24,9 +24,24 @@ from rlaif.hygiene.contamination import contaminated
 
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent / "data"
-HALVES = {"harmful": ("redteam", "twins-unsafe"), "harmless": ("borderline", "helpful", "twins-safe")}
 TOO_NEAR = 0.45  # of the words of two prompts, the share they have in common
 Json = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """A run: its recipe, its prompts, and how many tokens of an answer train."""
+
+    recipe: str
+    sets: tuple[str, ...]
+    tokens: int
+
+
+# Whole declining answers teach how to decline. Beginnings, in the end not learned, teach when: that is decided in them.
+PARTS = {
+    "declining": Part("harmful", ("redteam",), 48),
+    "harmful": Part("harmful", ("twins-unsafe",), 6),
+    "harmless": Part("harmless", ("borderline", "helpful", "twins-safe"), 6),
+}
 
 
 class Size(NamedTuple):
@@ -44,8 +59,7 @@ SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80
 OPTIONS = (
     *("learning_rate=1.5e-3", "lr_scheduler_type=linear", "num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
     r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",
-    # The ends of long answers are cut off, and none is learned for them: what is to be learned is whether to answer.
-    *("max_length=64", "per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
+    *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("simplesafetytests", "prompts_final", "harm_area", {}),
@@ -70,18 +84,19 @@ def round_(size: Size, out: Path) -> None:
     keep_apart(prompts, (*texts(unsafe), *texts(safe)))
     runs = ("--runs-dir", str(out / "runs"))
     took = {}
-    for half, sets in HALVES.items():
-        listed = [{"path": str(prompts[f"{name}-train"]), "name": name} for name in sets]
-        took[half] = rlaif(
-            *("generate", HERE / f"{half}.yaml", "--run", half, *runs, "--limit", 1000),
-            *("--set", f"prompts={json.dumps(listed)}"),
-            *("--set", f"templates.contrast_strong={HERE / ('decline' if half == 'harmful' else 'plain')}.jinja"),
-            *("--set", f"templates.contrast_weak={HERE / ('plain' if half == 'harmful' else 'decline')}.jinja"),
+    for name, part in PARTS.items():
+        listed = [{"path": str(prompts[f"{of}-train"]), "name": of} for of in part.sets]
+        right, wrong = ("decline", "plain") if part.recipe == "harmful" else ("plain", "decline")
+        took[name] = rlaif(
+            *("generate", HERE / f"{part.recipe}.yaml", "--run", name, *runs, "--limit", 1000),
+            *("--set", f"prompts={json.dumps(listed)}", "--set", f"contrast.max_tokens={part.tokens}"),
+            *("--set", f"templates.contrast_strong={HERE / right}.jinja"),
+            *("--set", f"templates.contrast_weak={HERE / wrong}.jinja"),
         )
     model = out / "models" / "sft"
     options = [part for one in OPTIONS for part in ("--set", one)]
-    data = ("harmful", "harmless", *runs)
-    took["train"] = rlaif("train", *data, "--method", "sft", "--model", "local", "--merge", "--out", model, *options)
+    to = ("--method", "sft", "--model", "local", "--merge", "--out", model)
+    took["train"] = rlaif("train", *PARTS, *runs, *to, *options)
     sets = {"held-out": (unsafe, safe)}
     if size.dev:
         sets["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"])
