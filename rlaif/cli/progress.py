@@ -162,6 +162,8 @@ def _cost(job: Job) -> str:
 def _eta(job: Job, total: Tally) -> str:
     """What the calls still planned take at the rate of this run so far; dropped records make it shorter."""
     elapsed = time.monotonic() - job.started
+    if job.draining:
+        return f"{clock(elapsed)} so far, stopping: what is in flight is finished and kept; Ctrl-C again ends at once"
     to_do = None if job.total is None else job.total - job.progress.skipped
     if job.progress.records == to_do:
         return f"took {clock(elapsed)}"

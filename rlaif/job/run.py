@@ -202,8 +202,13 @@ async def _records(
         job.at_once = min(window, sum(lane.most for llm in models.values() for lane in llm.lanes.all))
         job.progress, job.tallies = runner.progress, context.tallies
         prompts = reader if sending else Measured(reader)
+
+        def interrupted() -> None:
+            runner.stop()
+            job.draining = True
+
         try:
-            with stopped_by_signals(runner.stop), rare_garbage_collection(), _kept(budget, runner.stop), observer(job):
+            with stopped_by_signals(interrupted), rare_garbage_collection(), _kept(budget, runner.stop), observer(job):
                 try:
                     # The first to be asked in the run comes last here: of engines that take turns it is then loaded.
                     met = await fleet.meet() if fleet is not None else {}
@@ -216,6 +221,7 @@ async def _records(
                 begin()
                 begun = time.monotonic()
                 await runner.run(prompts)
+                job.draining = False
                 job.took_s = time.monotonic() - begun
             if isinstance(prompts, Measured):
                 without = voters(context, settings)

@@ -44,6 +44,7 @@ class Job:
     estimate: Estimate | None = None
     new: bool = True  # this is its first invocation
     revised: bool = False  # its drafts are
+    draining: bool = False  # told to stop, it waits for the calls in flight
     warning: str = ""  # what may be a reason to stop before the bill grows
 
     def cost_usd(self, model: str, counts: Tally | Charge) -> float | None:

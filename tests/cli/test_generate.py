@@ -129,6 +129,7 @@ def test_ctrl_c_twice_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None
         out, err = process.communicate(timeout=100)  # what hangs is given up after 600 s
     assert process.returncode == 130, out + err
     assert "Traceback" not in err
+    assert "stopping: what is in flight is finished and kept; Ctrl-C again ends at once" in err
     assert "run the same command again" in err
 
 

@@ -60,3 +60,11 @@ def test_the_time_left_is_that_of_the_calls_still_planned() -> None:
     assert "about 0:00 left" in line(made)
     made.progress.records = 200
     assert "took 1:40" in line(made)
+
+
+def test_what_a_stop_waits_for_is_said() -> None:
+    made = job()
+    made.draining = True
+    for shown in (line(made), drawn(made, 120)):
+        assert "stopping: what is in flight is finished and kept; Ctrl-C again ends at once" in shown
+        assert "left" not in shown
