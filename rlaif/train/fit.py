@@ -239,8 +239,9 @@ class _StopWhenTold(TrainerCallback):  # type: ignore[misc]  # Any, as above
 def _leave_ends_open(trainer: Any, rows: Mapping[str, Any]) -> list[str]:
     """TRL ends every completion; of one that was cut off at its longest, a model would learn to stop there."""
     truncated = sum(rows["train"]["truncated"]) if "truncated" in rows["train"].column_names else 0
-    if truncated and trainer.args.packing:
-        return [f"{truncated:,} answers were cut off, and with packing the model learns to stop where they do"]
+    if truncated and (trainer.args.packing or trainer.args.truncation_mode == "keep_end"):  # where each begins is lost
+        how = "packing" if trainer.args.packing else "truncation_mode=keep_end"
+        return [f"{truncated:,} answers were cut off, and with {how} the model learns to stop where they do"]
     for split in ("train_dataset", "eval_dataset"):
         if truncated and (made := getattr(trainer, split)) is not None:
             given = {"tokenizer": trainer.processing_class, "chat_template": trainer.chat_template}

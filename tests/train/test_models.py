@@ -260,10 +260,14 @@ def test_of_an_answer_that_was_cut_off_no_end_is_learned(fitted: Fit, tmp_path: 
     assert chance_to_stop(truncated=True, **as_text) < 0.1
 
 
-def test_packed_answers_that_were_cut_off_are_counted(fitted: Fit) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "how"),
+    [({"packing": True}, "packing"), ({"truncation_mode": "keep_end"}, "truncation_mode=keep_end")],
+)
+def test_answers_whose_end_cannot_be_left_open_are_counted(wanted: dict[str, Any], how: str, fitted: Fit) -> None:
     rows = [row | {"truncated": i < 3} for i, row in enumerate(rows_for("sft"))]
-    packed = fitted("sft", rows=rows, packing=True, max_length=64, max_steps=1)
-    assert "3 answers were cut off, and with packing the model learns to stop where they do" in packed.warnings
+    done = fitted("sft", rows=rows, max_length=64, max_steps=1, **wanted)
+    assert f"3 answers were cut off, and with {how} the model learns to stop where they do" in done.warnings
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "dpo-soft", "kto", "reward", "grpo", "rloo"])
