@@ -44,9 +44,6 @@ PARTS = {
 }
 
 
-TRAINED = ("declining", "harmful=0.6", "harmless")  # with all of them it declines more without need
-
-
 class Size(NamedTuple):
     """How many prompts of each set train; how many prompts of a held-out set are asked, about."""
 
@@ -56,12 +53,14 @@ class Size(NamedTuple):
 
 
 # The rest of each set is the development set: variants are chosen on it, never on what is held out.
-FULL = Size({"redteam": 160, "borderline": 240, "helpful": 120, "twins-unsafe": 459, "twins-safe": 459}, None, True)
-SMALL = Size({"redteam": 80, "borderline": 60, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
-# The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
+FULL = Size({"redteam": 160, "borderline": 480, "helpful": 120, "twins-unsafe": 459, "twins-safe": 459}, None, True)
+SMALL = Size({"redteam": 80, "borderline": 120, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
+# The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time. The rate
+# stays high till near the end: with one that falls steadily they do so worse.
 OPTIONS = (
-    *("learning_rate=2e-3", "warmup_steps=0.05", "lr_scheduler_type=linear", "num_train_epochs=3"),
-    *("lora_r=8", "lora_alpha=16"),
+    *("learning_rate=1.5e-3", "warmup_steps=0.03", "num_train_epochs=2"),
+    *("lr_scheduler_type=polynomial", "lr_scheduler_kwargs={power: 0.3}"),
+    *("lora_r=16", "lora_alpha=32", "lora_dropout=0"),
     r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",
     *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
@@ -100,7 +99,7 @@ def round_(size: Size, out: Path) -> None:
     model = out / "models" / "sft"
     options = [part for one in OPTIONS for part in ("--set", one)]
     to = ("--method", "sft", "--model", "local", "--merge", "--out", model)
-    took["train"] = rlaif("train", *TRAINED, *runs, *to, *options)
+    took["train"] = rlaif("train", *PARTS, *runs, *to, *options)
     sets = {"held-out": (unsafe, safe)}
     if size.dev:
         sets["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"])
