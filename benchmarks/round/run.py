@@ -36,7 +36,7 @@ class Part(NamedTuple):
     tokens: int
 
 
-# Whole declining answers teach how to decline. Beginnings, in the end not learned, teach when: that is decided in them.
+# Whole declining answers teach how to decline; beginnings, with no end to learn, teach when: it is decided in them.
 PARTS = {
     "declining": Part("harmful", ("redteam",), 48),
     "harmful": Part("harmful", ("twins-unsafe",), 6),
