@@ -91,7 +91,7 @@ def round_(size: Size, out: Path) -> None:
         listed = [{"path": str(prompts[f"{of}-train"]), "name": of} for of in part.sets]
         right, wrong = ("decline", "plain") if part.recipe == "harmful" else ("plain", "decline")
         took[name] = rlaif(
-            *("generate", HERE / f"{part.recipe}.yaml", "--run", name, *runs, "--limit", 1000),
+            *("generate", HERE / f"{part.recipe}.yaml", "--run", name, *runs, "--limit", 10_000),
             *("--set", f"prompts={json.dumps(listed)}", "--set", f"contrast.max_tokens={part.tokens}"),
             *("--set", f"templates.contrast_strong={HERE / right}.jinja"),
             *("--set", f"templates.contrast_weak={HERE / wrong}.jinja"),
