@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif.backends import short_form
-from rlaif.budget import Limits, seconds
+from rlaif.budget import Limits
 from rlaif.config import assigned, batched, load_settings, stages_of
 from rlaif.errors import ConfigError
 from rlaif.job import Executor, Observer, Result
@@ -86,7 +86,7 @@ def generate(
     for option, model in (("policy", policy), ("judge", judge)):
         if model is not None:
             _check_form(option, model)
-    limits = _limits(max_cost, max_calls, max_time)
+    limits = Limits.of(max_cost, max_calls, max_time)
     if estimate is not None and (estimate < 1 or dry_run):
         raise ConfigError(f"--estimate {estimate}: give the number of records to try, and no --dry-run with it")
     options: dict[str, object] = {
@@ -149,10 +149,6 @@ def _prompts(pipeline: str, prompts: str | None) -> dict[str, object]:
     return {"prompts.path" if given else "prompts": prompts}
 
 
-def _limits(max_cost: float | None, max_calls: int | None, max_time: float | str | None) -> Limits:
-    return Limits(max_cost, max_calls, seconds(max_time) if isinstance(max_time, str) else max_time)
-
-
 def _check_form(option: str, model: str) -> None:
     try:
         short_form(model)
@@ -210,7 +206,7 @@ def audit(
         allow_code=allow_code,
         environment=os.environ if environment is None else environment,
         observer=observer,
-        limits=_limits(max_cost, max_calls, max_time),
+        limits=Limits.of(max_cost, max_calls, max_time),
     )
 
 
@@ -230,7 +226,7 @@ def retry(
 
     The limits are those of `generate`.
     """
-    limits = _limits(max_cost, max_calls, max_time)
+    limits = Limits.of(max_cost, max_calls, max_time)
     folder = existing_run(runs_dir, run)
     parts, settled = folder.failed()
     return run_job(

@@ -42,6 +42,11 @@ class Limits:
         if self.max_time_s is not None and not 0 < self.max_time_s < float("inf"):
             raise ConfigError(f"--max-time {self.max_time_s:g} s: give more than nothing, like 2h, 90m or 600s")
 
+    @classmethod
+    def of(cls, max_cost_usd: float | None, max_calls: int | None, max_time: float | str | None) -> Limits:
+        """`max_time` in seconds, or as `seconds` reads it."""
+        return cls(max_cost_usd, max_calls, seconds(max_time) if isinstance(max_time, str) else max_time)
+
     def __bool__(self) -> bool:
         return (self.max_cost_usd, self.max_calls, self.max_time_s) != (None, None, None)
 

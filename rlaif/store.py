@@ -119,8 +119,8 @@ class RunFolder:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path} cannot be written: {error.strerror or error}; make room or use another --runs-dir, "
-        "and run the same command again: what was answered is kept"
+        f"{path} cannot be written: {error.strerror or error}; make room or use another --runs-dir or --out, "
+        "and run the same command again: what was done is kept"
     )
 
 

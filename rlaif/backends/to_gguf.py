@@ -67,15 +67,18 @@ def convert(folder: Path, target: Path, precision: Precision = "F16", adapter: P
         raise ConfigError("GGUF files are written with gguf; run: pip install 'rlaif-kit[local]'") from error
     import numpy as np
 
-    model = opened(folder, adapter)
-    names, meta = _names(model), _meta(model)
+    try:
+        model = opened(folder, adapter)
+        names, meta, rope = _names(model), _meta(model) | tokenizer(model), _rope_factors(model)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # JSON, but not of a model
+        whose = f"{folder} or the adapter {adapter}" if adapter else str(folder)
+        raise ConfigError(f"a .json file in {whose} is damaged: {error!r}; train or fetch it again") from error
     kinds = {there: _kind(model.tensors[here].shape, precision) for there, here in names.items()}
-    rope = _rope_factors(model)
     with _whole(target) as partial:
         writer = gguf.GGUFWriter(partial, "llama")
         writer.add_file_type(gguf.LlamaFileType["ALL_F32" if precision == "F32" else f"MOSTLY_{precision}"])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for key, value in (meta | tokenizer(model)).items():
+        for key, value in meta.items():
             _add(writer, key, value)
         if rope is not None:
             writer.add_tensor_info(ROPE_FACTORS, rope.shape, rope.dtype, rope.nbytes)

@@ -19,7 +19,6 @@ from rlaif.cli.text import harmless
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif.budget import Limits
     from rlaif.evaluate.asking import Answered
     from rlaif.evaluate.headtohead import HeadToHead
     from rlaif.evaluate.near import Near
@@ -97,6 +96,7 @@ def safety(
     One greedy answer to each prompt; whether it refuses is read from its text. Writes evaluation.json, .md and plots
     into the run's folder. Exit codes: as of generate.
     """
+    from rlaif.budget import Limits
     from rlaif.errors import ConfigError
     from rlaif.evaluate.asking import Asking, Options, ask
     from rlaif.evaluate.classifier import load_classifier
@@ -129,7 +129,7 @@ def safety(
         limit=limit,
         assignments=tuple(assignments or ()),
     )
-    limits = _limits(max_cost, max_calls, max_time)
+    limits = Limits.of(max_cost, max_calls, max_time)
     options = Options(runs_dir, os.environ, run, observer(as_json), limits, dry_run=dry_run)
     result, answered = ask(asking, options)
     if answered is None:
@@ -173,6 +173,7 @@ def compare(
     One greedy answer of each model to each prompt, and every two of them compared. Writes evaluation.json, .md and
     plots into the run's folder. Exit codes: as of generate.
     """
+    from rlaif.budget import Limits
     from rlaif.errors import ConfigError
     from rlaif.evaluate.asking import Asking, Options, ask
     from rlaif.evaluate.headtohead import head_to_head
@@ -197,7 +198,7 @@ def compare(
         limit=limit,
         assignments=tuple(assignments or ()),
     )
-    limits = _limits(max_cost, max_calls, max_time)
+    limits = Limits.of(max_cost, max_calls, max_time)
     options = Options(runs_dir, os.environ, run, observer(as_json), limits, dry_run=dry_run, allow_code=allow_code)
     result, answered = ask(asking, options)
     if answered is None:
@@ -224,12 +225,6 @@ def agreement(
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
         return
     _show_agreement(found)
-
-
-def _limits(max_cost: float | None, max_calls: int | None, max_time: str | None) -> Limits:
-    from rlaif.budget import Limits, seconds
-
-    return Limits(max_cost, max_calls, None if max_time is None else seconds(max_time))
 
 
 def _near(against: Sequence[str] | None, answered: Answered) -> list[Near]:

@@ -202,6 +202,28 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
             convert(folder, tmp_path / "back.gguf")
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"model_type": "llama"}'),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": "two"}'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"model": 3}'),
+        ("tokenizer_config.json", "null"),
+        ("lora/adapter_config.json", "{}"),
+    ],
+)
+def test_rubbish_in_a_file_of_settings_is_one_clear_error(
+    file: str, content: str, folder: Path, tmp_path: Path
+) -> None:
+    path, *_ = adapter(folder / "lora")
+    (folder / file).write_text(content)
+    with pytest.raises(ConfigError, match=rf"in {folder} or the adapter {path} is damaged: .*; train or fetch"):
+        convert(folder, tmp_path / "out" / "back.gguf", adapter=path)
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no model: no \*\.safetensors"):
         convert(tmp_path, tmp_path / "back.gguf")
