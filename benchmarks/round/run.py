@@ -39,7 +39,7 @@ class Part(NamedTuple):
 # Whole declining answers teach how to decline; beginnings, with no end to learn, teach when: it is decided in them.
 PARTS = {
     "declining": Part("harmful", ("redteam",), 48),
-    "harmful": Part("harmful", ("twins-unsafe",), 6),
+    "harmful": Part("harmful", ("redteam", "twins-unsafe"), 6),
     "harmless": Part("harmless", ("borderline", "helpful", "twins-safe"), 6),
 }
 
@@ -55,15 +55,34 @@ class Size(NamedTuple):
 # The rest of each set is the development set: variants are chosen on it, never on what is held out.
 FULL = Size({"redteam": 160, "borderline": 480, "helpful": 120, "twins-unsafe": 459, "twins-safe": 459}, None, True)
 SMALL = Size({"redteam": 80, "borderline": 120, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
-# The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time. The rate
-# stays high till near the end: with one that falls steadily they do so worse.
-OPTIONS = (
-    *("learning_rate=1.5e-3", "warmup_steps=0.03", "num_train_epochs=2"),
-    *("lr_scheduler_type=polynomial", "lr_scheduler_kwargs={power: 0.3}"),
-    *("lora_r=16", "lora_alpha=32", "lora_dropout=0"),
+
+
+class Training(NamedTuple):
+    """What it takes of the parts, and TRL's options."""
+
+    data: tuple[str, ...]
+    options: tuple[str, ...]
+
+
+# The upper layers alone: they tell harm from its words better on prompts not seen, and take half the time.
+COMMON = (
     r"lora_target_modules=['.*layers\.(1[4-9]|2[0-9])\..*_proj']",
-    *("per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
+    *("lora_dropout=0", "per_device_train_batch_size=8", "gradient_accumulation_steps=1"),
 )
+# One after the other: to decline, and then, mostly on what is to be answered, not to without need.
+TRAININGS = {
+    "declines": Training(
+        ("declining=0.5", "harmful", "harmless"),
+        (
+            *("learning_rate=1.5e-3", "lr_scheduler_type=constant_with_warmup", "warmup_steps=0.03"),
+            *("num_train_epochs=2", "lora_r=16", "lora_alpha=32"),
+        ),
+    ),
+    "eased": Training(
+        ("harmless", "harmful=0.1"),
+        ("learning_rate=3e-4", "lr_scheduler_type=linear", "num_train_epochs=0.4", "lora_r=4", "lora_alpha=8"),
+    ),
+}
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("simplesafetytests", "prompts_final", "harm_area", {}),
     ("xstest_prompts", "prompt", "type", {"label": "safe"}),
@@ -96,10 +115,12 @@ def round_(size: Size, out: Path) -> None:
             *("--set", f"templates.contrast_strong={HERE / right}.jinja"),
             *("--set", f"templates.contrast_weak={HERE / wrong}.jinja"),
         )
-    model = out / "models" / "sft"
-    options = [part for one in OPTIONS for part in ("--set", one)]
-    to = ("--method", "sft", "--model", "local", "--merge", "--out", model)
-    took["train"] = rlaif("train", *PARTS, *runs, *to, *options)
+    model: Path | str = "local"
+    for name, training in TRAININGS.items():
+        options = [part for one in (*COMMON, *training.options) for part in ("--set", one)]
+        to = ("--method", "sft", "--model", model, "--merge", "--out", out / "models" / name)
+        took[name] = rlaif("train", *training.data, *runs, *to, *options)
+        model = out / "models" / name
     sets = {"held-out": (unsafe, safe)}
     if size.dev:
         sets["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"])
