@@ -37,10 +37,12 @@ class Part(NamedTuple):
 
 
 # Whole declining answers teach how to decline; beginnings, with no end to learn, teach when: it is decided in them.
+# Long answers keep the model's own way of going on from there.
 PARTS = {
     "declining": Part("harmful", ("redteam",), 48),
     "harmful": Part("harmful", ("redteam", "twins-unsafe"), 6),
     "harmless": Part("harmless", ("borderline", "helpful", "twins-safe"), 6),
+    "answering": Part("harmless", ("helpful",), 64),
 }
 
 
@@ -79,8 +81,8 @@ TRAININGS = {
         ),
     ),
     "eased": Training(
-        ("harmless", "harmful=0.1"),
-        ("learning_rate=3e-4", "lr_scheduler_type=linear", "num_train_epochs=0.4", "lora_r=4", "lora_alpha=8"),
+        ("harmless", "harmful=0.1", "declining=0.2", "answering"),
+        ("learning_rate=3e-4", "lr_scheduler_type=linear", "num_train_epochs=0.8", "lora_r=4", "lora_alpha=8"),
     ),
 }
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
