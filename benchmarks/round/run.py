@@ -81,7 +81,7 @@ TRAININGS = {
         ),
     ),
     "eased": Training(
-        ("harmless", "harmful=0.1", "declining=0.2", "answering"),
+        ("harmless", "harmful=0.03", "declining=0.1", "answering"),
         ("learning_rate=3e-4", "lr_scheduler_type=linear", "num_train_epochs=0.8", "lora_r=4", "lora_alpha=8"),
     ),
 }
