@@ -116,7 +116,8 @@ def test_a_second_writer_is_refused_until_the_first_is_gone_however_it_goes(fold
 @pytest.mark.parametrize("place", ["file/part", "/proc/rlaif-part", "missing/part"])
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"part cannot be written: .*another --runs-dir or --out.*what was done is kept"):
+    message = r"part cannot be written: .*another --runs-dir or --out.*what was done is kept"
+    with pytest.raises(StoreError, match=message):
         write_whole(tmp_path / place, b"text")
 
 
