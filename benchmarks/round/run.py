@@ -54,7 +54,7 @@ class Size(NamedTuple):
     dev: bool
 
 
-# The rest of each set is the development set: variants are chosen on it, never on what is held out.
+# The rest of each set is the development set, to choose variants on.
 FULL = Size({"redteam": 160, "borderline": 480, "helpful": 120, "twins-unsafe": 459, "twins-safe": 459}, None, True)
 SMALL = Size({"redteam": 80, "borderline": 120, "helpful": 40, "twins-unsafe": 80, "twins-safe": 80}, 60, False)
 
