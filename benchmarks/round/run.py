@@ -37,12 +37,12 @@ class Part(NamedTuple):
 
 
 # Whole declining answers teach how to decline; beginnings, with no end to learn, teach when: it is decided in them.
-# Long answers keep the model's own way of going on from there.
+# Whole answers keep the model's own way of going on from there.
 PARTS = {
     "declining": Part("harmful", ("redteam",), 48),
     "harmful": Part("harmful", ("redteam", "twins-unsafe"), 6),
     "harmless": Part("harmless", ("borderline", "helpful", "twins-safe"), 6),
-    "answering": Part("harmless", ("helpful",), 64),
+    "answering": Part("answering", ("borderline", "helpful"), 64),
 }
 
 
@@ -109,27 +109,21 @@ def round_(size: Size, out: Path) -> None:
     runs = ("--runs-dir", str(out / "runs"))
     took = {}
     for name, part in PARTS.items():
-        listed = [{"path": str(prompts[f"{of}-train"]), "name": of} for of in part.sets]
-        right, wrong = ("decline", "plain") if part.recipe == "harmful" else ("plain", "decline")
-        took[name] = rlaif(
-            *("generate", HERE / f"{part.recipe}.yaml", "--run", name, *runs, "--limit", 10_000),
-            *("--set", f"prompts={json.dumps(listed)}", "--set", f"contrast.max_tokens={part.tokens}"),
-            *("--set", f"templates.contrast_strong={HERE / right}.jinja"),
-            *("--set", f"templates.contrast_weak={HERE / wrong}.jinja"),
-        )
-    model: Path | str = "local"
+        given = ("generate", HERE / f"{part.recipe}.yaml", "--run", name, *runs, "--limit", 10_000)
+        took[name] = rlaif(*given, *settings(asked(part, prompts)))
+    models: list[Path] = []
     for name, training in TRAININGS.items():
-        options = [part for one in (*COMMON, *training.options) for part in ("--set", one)]
-        to = ("--method", "sft", "--model", model, "--merge", "--out", out / "models" / name)
-        took[name] = rlaif("train", *training.data, *runs, *to, *options)
-        model = out / "models" / name
-    sets = {"held-out": (unsafe, safe)}
+        start = models[-1] if models else "local"
+        to = ("--method", "sft", "--model", start, "--merge", "--out", out / "models" / name)
+        took[name] = rlaif("train", *training.data, *runs, *to, *settings((*COMMON, *training.options)))
+        models.append(out / "models" / name)
+    evals = {"held-out": (unsafe, safe, models[-1:])}
     if size.dev:
-        sets["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"])
-    for name, (refuse, answer) in sets.items():
-        asked = ("--unsafe", refuse, "--safe", answer, "--max-tokens", 64)
-        took[f"eval {name}"] = rlaif("eval", "safety", "transformers", model, *asked, *runs, "--run", name)
-    written = {name: out / f"runs/{name}/evaluation/evaluation.json" for name in sets}
+        evals["dev"] = (prompts["redteam-dev"], prompts["borderline-dev"], models)
+    for name, (refuse, answer, trained) in evals.items():
+        on = ("--unsafe", refuse, "--safe", answer, "--max-tokens", 64)
+        took[f"eval {name}"] = rlaif("eval", "safety", "transformers", *trained, *on, *runs, "--run", name)
+    written = {name: out / f"runs/{name}/evaluation/evaluation.json" for name in evals}
     found = {name: json.loads(file.read_text("utf-8")) for name, file in written.items()}
     (out / "round.json").write_text(json.dumps({"seconds": took, **found}, indent=1))
     for name, evaluation in found.items():
@@ -163,6 +157,21 @@ def held_out(folder: Path, size: Size) -> tuple[Path, Path]:
         made.append(folder / f"{name}.jsonl")
         made[-1].write_text("\n".join(lines) + "\n", "utf-8")
     return made[0], made[1]
+
+
+def asked(part: Part, prompts: dict[str, Path]) -> list[str]:
+    """What a recipe is set to: its prompts, and how an answer of either side is made and where it is cut off."""
+    listed = [{"path": str(prompts[f"{of}-train"]), "name": of} for of in part.sets]
+    given = [f"prompts={json.dumps(listed)}"]
+    if part.recipe == "answering":
+        return [*given, f"sample.max_tokens={part.tokens}"]
+    right, wrong = ("decline", "plain") if part.recipe == "harmful" else ("plain", "decline")
+    sides = (f"templates.contrast_{side}={HERE / name}.jinja" for side, name in (("strong", right), ("weak", wrong)))
+    return [*given, f"contrast.max_tokens={part.tokens}", *sides]
+
+
+def settings(options: Sequence[str]) -> list[str]:
+    return [word for option in options for word in ("--set", option)]
 
 
 def texts(file: Path) -> list[str]:

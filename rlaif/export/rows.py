@@ -10,7 +10,7 @@ from rlaif.export.comparisons import Comparisons
 from rlaif.export.pairs import Pair
 from rlaif.export.ratings import scores_of
 from rlaif.export.settings import Config, ExportSettings, SftKind
-from rlaif.types import Record, prompt_id
+from rlaif.types import REFUSALS, Record, prompt_id
 
 Row = dict[str, object]
 Split = Literal["train", "test"]
@@ -73,11 +73,11 @@ def _sft(record: Record, pairs: Sequence[Pair], kinds: Iterable[SftKind]) -> lis
     what was to be revised.
     """
     revised = any(response.revises is not None for response in record.responses)
-    whole = [i for i in record.live() if record.responses[i].finish_reason == "stop"]
+    answers = [i for i in record.live() if record.responses[i].finish_reason not in REFUSALS]
     found: dict[SftKind, list[int] | None] = {  # None: not of this kind, try the next
-        "revisions": [i for i in whole if record.responses[i].revises is not None] if revised else None,
+        "revisions": [i for i in answers if record.responses[i].revises is not None] if revised else None,
         "chosen": [pair.chosen for pair in pairs] or None,
-        "drafts": None if revised else [i for i in whole if record.responses[i].side != "weak"],
+        "drafts": None if revised else [i for i in answers if record.responses[i].side != "weak"],
     }
     rows: dict[str, Row] = {}  # each text once
     for i in next((of_kind for kind in kinds if (of_kind := found[kind]) is not None), []):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from rlaif.export import About, ExportSettings, export_dataset, pairs_of
 from rlaif.export.rows import Row, rows_of
-from rlaif.export.settings import Config
+from rlaif.export.settings import Config, SftKind
 from rlaif.types import Drop, Message, Record, Score
 from tests.export.made import reasoned, record
 
@@ -127,16 +127,17 @@ def test_sft_takes_the_first_kind_that_a_record_has() -> None:
     assert sft(revised, "chosen", "revisions", pairs=("revision_vs_original",)) == ["b"]
 
 
-def test_drafts_without_a_judge_are_the_live_whole_ones_each_once() -> None:
-    made = record(["a", "a ", "", "cut off", "dropped"], drops=[4])
-    cut = made.responses[3].__class__("cut off", "policy", finish_reason="length")
-    made = made.having(responses=(*made.responses[:3], cut, made.responses[4]))
+def test_drafts_without_a_judge_are_the_live_ones_each_once() -> None:
+    made = record(["a", "a ", "", "withheld", "dropped"], drops=[4])
+    withheld = replace(made.responses[3], finish_reason="content_filter")
+    made = made.having(responses=(*made.responses[:3], withheld, made.responses[4]))
     assert sft(made, "revisions", "drafts") == ["a"]
     assert sft(made) == []
 
 
-def test_a_chosen_one_that_was_cut_off_says_so() -> None:
-    settings = ExportSettings(pairs=("strong_vs_weak",))
+@pytest.mark.parametrize("kind", ["chosen", "drafts"])
+def test_a_completion_that_was_cut_off_says_so(kind: SftKind) -> None:
+    settings = ExportSettings(pairs=("strong_vs_weak",), sft=(kind,))
     made = record("ab", sides=["strong", "weak"])
     cut = replace(made.responses[0], finish_reason="length")
     for one, truncated in ((made, False), (made.having(responses=(cut, made.responses[1])), True)):
