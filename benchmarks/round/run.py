@@ -81,8 +81,8 @@ TRAININGS = {
         ),
     ),
     "eased": Training(
-        ("harmless", "harmful=0.03", "declining=0.1", "answering"),
-        ("learning_rate=3e-4", "lr_scheduler_type=linear", "num_train_epochs=0.8", "lora_r=4", "lora_alpha=8"),
+        ("harmless=0.4", "answering", "declining=0.1", "harmful=0.03"),
+        ("learning_rate=6e-4", "lr_scheduler_type=linear", "num_train_epochs=1", "lora_r=4", "lora_alpha=8"),
     ),
 }
 HELD_OUT: tuple[tuple[str, str, str, dict[str, str]], ...] = (
