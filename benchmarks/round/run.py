@@ -81,7 +81,7 @@ TRAININGS = {
         ),
     ),
     "eased": Training(
-        ("harmless=0.4", "answering", "declining=0.1", "harmful=0.03"),
+        ("harmless=0.7", "answering", "declining=0.1"),
         ("learning_rate=6e-4", "lr_scheduler_type=linear", "num_train_epochs=1", "lora_r=4", "lora_alpha=8"),
     ),
 }

@@ -123,7 +123,9 @@ def _curve(axes: Axes, label: str, points: _Points, colour: str) -> None:
         axes.plot(steps, values, "o-", color=colour, markersize=4, linewidth=1.5, label=label)
         return
     axes.plot(steps, values, ".", color=colour, alpha=0.3, markersize=3)
-    axes.plot(steps, smoothed(values), color=colour, linewidth=1.5, label=label)
+    edge = len(values) // 40  # too few on both sides for a mean: one small batch would bend the line's end
+    within = slice(edge, len(values) - edge)
+    axes.plot(steps[within], smoothed(values)[within], color=colour, linewidth=1.5, label=label)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
