@@ -49,7 +49,7 @@ bench-data: .venv/.stamp-dev ## what an edit of a constitution sends again, expo
 	@test -n "$$RLAIF_TEST_DATA" || $(call stop,RLAIF_TEST_DATA is not set: refusals against public labels are left out)
 	$(BIN)/python benchmarks/refusals/run.py
 
-round: .venv/.stamp-train .venv/.stamp-model ## one round on the bundled model, measured before and after (about an hour; RLAIF_TEST_DATA=FOLDER for the public prompts)
+round: .venv/.stamp-train .venv/.stamp-model ## one round on the bundled model, measured before and after (about 70 minutes; RLAIF_TEST_DATA=FOLDER for the public prompts)
 	$(BIN)/python benchmarks/round/run.py
 
 round-small: .venv/.stamp-train .venv/.stamp-model ## the same with few prompts (a third of the time)
