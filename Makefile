@@ -52,7 +52,7 @@ bench-data: .venv/.stamp-dev ## what an edit of a constitution sends again, expo
 round: .venv/.stamp-train .venv/.stamp-model ## one round on the bundled model, measured before and after (about 70 minutes; RLAIF_TEST_DATA=FOLDER for the public prompts)
 	$(BIN)/python benchmarks/round/run.py
 
-round-small: .venv/.stamp-train .venv/.stamp-model ## the same with few prompts (a third of the time)
+round-small: .venv/.stamp-train .venv/.stamp-model ## the same with few prompts (about 20 minutes)
 	$(BIN)/python benchmarks/round/run.py --small
 
 check: .venv/.stamp-dev ## ruff, mypy --strict, import-linter
