@@ -67,6 +67,7 @@ class Started(msgspec.Struct, frozen=True):
     api_key: str | None
     context_tokens: int
     slots: int
+    folder: str  # for logs
 
 
 @contextmanager
@@ -137,7 +138,7 @@ def _told(choice: Choice, place: Place, port: int, folder: Path) -> Started:
         adapter = adapter_folder(spec)
         model, lora = str(model_folder(spec, folder)), str(adapter) if adapter else None
     key = place.api_key
-    return Started(model, lora, choice.name, place.host, port, key, place.context_tokens, place.slots)
+    return Started(model, lora, choice.name, place.host, port, key, place.context_tokens, place.slots, str(folder))
 
 
 def _as_gguf(choice: Choice, folder: Path) -> Path:

@@ -32,7 +32,7 @@ async def _serve(told: Started) -> None:
         slots=told.slots,
         context_tokens=told.context_tokens,
     )
-    backend = TransformersBackend(spec, Path())
+    backend = TransformersBackend(spec, Path(told.folder))
     try:
         # Loaded before the first who asks is let in, and found wanting before anyone is told an address.
         await backend.complete(Request(model=told.name, messages=(Message("user", "Hi"),), max_tokens=1))

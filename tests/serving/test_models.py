@@ -172,6 +172,7 @@ async def test_transformers_is_served_with_all_that_a_judge_asks_for(folder: str
         with pytest.raises(ProviderError) as caught:
             await client.complete(question("Hi", response_format={"type": "json_object"}))
         assert (caught.value.kind, caught.value.parameter) == ("unsupported", "response_format")
+    assert (tmp_path / "transformers.log").exists()
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def test_a_missing_server_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_vllm_gets_no_key_in_its_arguments_and_the_adapter_by_its_name(tmp_path: Path) -> None:
-    told = Started("/base", None, "smol", "127.0.0.1", 8000, "secret", 2048, 4)
+    told = Started("/base", None, "smol", "127.0.0.1", 8000, "secret", 2048, 4, "logs")
     line = " ".join(vllm_command(told))
     assert "secret" not in line
     assert "--model /base --host 127.0.0.1 --port 8000 --max-model-len 2048 --served-model-name smol" in line
