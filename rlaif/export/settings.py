@@ -54,7 +54,7 @@ class ExportSettings(BaseModel):
     `sft`: a record gives the responses of the first kind that it has. `revisions` are those of all steps;
     a record that was revised has them even if all were filtered out, and then gives nothing. `drafts` are
     the live responses of records that were never revised, such as helpful prompts (section 3 of Bai et al. 2022),
-    but for those of a weak side.
+    but for those of a weak side. One that was cut off is marked `truncated`; the filter's rule leaves it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -144,6 +144,16 @@ def test_a_completion_that_was_cut_off_says_so(kind: SftKind) -> None:
         assert [row["truncated"] for row in rows("sft", one, settings)] == [truncated]
 
 
+def test_a_revision_that_was_cut_off_says_so_and_one_that_was_withheld_is_none() -> None:
+    made = record(["a", ("b", 0), ("c", 1)])
+    cut, withheld = (
+        replace(response, finish_reason=reason)
+        for response, reason in zip(made.responses[1:], ("length", "content_filter"), strict=True)
+    )
+    found = rows("sft", made.having(responses=(made.responses[0], cut, withheld)))
+    assert [(row["completion"], row["truncated"]) for row in found] == [(said("b"), True)]
+
+
 def test_a_weak_draft_is_no_sft_row() -> None:
     made = record("abc", sides=["weak", "strong", None])
     assert sft(made, "drafts") == ["b", "c"]
